@@ -1,0 +1,91 @@
+"""The compress stage over all sources: the parent, the export routes worth keeping, and every recipe on those."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headway.api.curves import curve_of
+from headway.api.prepare import Prepared, Source
+from headway.api.run import Run
+from headway.api.variants import Scored, Scorer, all_recipes, consider, make_variant
+from headway.records import ModelError, Step, Variant
+from headway.search import splits
+
+NEARLY_EQUAL = 0.95
+
+
+def compress(run: Run, prepared: Prepared) -> tuple[Variant, list[Scored]]:
+    """The parent variant, and every variant-runtime pair that keeps the quality bound.
+
+    Of several export routes of one model, those that are slower than another one on every runtime are dropped before anything
+    is compressed; the parent is the uncompressed source with the best quality.
+    """
+    bases = {source.name: base for source in prepared.sources if (base := make_variant(run, prepared, source, ())) is not None}
+    if not bases:
+        raise ModelError("the model must be one that can be saved and run, got none that could; the records say why")
+    scorer = _scorer(run, prepared, list(bases.values()))
+    alive: list[Scored] = []
+    for source in prepared.sources:
+        recipes = [recipe for recipe in all_recipes(prepared, source) if all(step.technique == "fold" for step in recipe)]
+        for recipe in recipes:
+            alive += _try(run, prepared, scorer, source, recipe)
+    kept = _export_routes(run, prepared, alive)
+    alive = [scored for scored in alive if scored.variant.source in kept]
+    for source in (source for source in prepared.sources if source.name in kept):
+        for recipe in all_recipes(prepared, source):
+            if all(step.technique == "fold" for step in recipe):
+                continue
+            if run.spent("compress"):
+                run.left_out.append(f"recipe {' + '.join(map(str, recipe))} on {source.name}")
+                continue
+            alive += _try(run, prepared, scorer, source, recipe)
+    return scorer.parent, alive
+
+
+def _try(run: Run, prepared: Prepared, scorer: Scorer, source: Source, recipe: tuple[Step, ...]) -> list[Scored]:
+    variant = make_variant(run, prepared, source, recipe)
+    if variant is None:
+        return []
+    run.progress.step(variant.name)
+    return consider(run, prepared, scorer, variant)
+
+
+def _scorer(run: Run, prepared: Prepared, bases: list[Variant]) -> Scorer:
+    """A scorer whose parent is the base with the best quality; the first one where they are equal."""
+    scorer = Scorer(run, prepared, "selection", prepared.parts.selection, bases[0])
+    if len({base.source.split("@")[0] for base in bases}) == 1:
+        return scorer
+    sign = 1 if prepared.metric.higher_is_better else -1
+    values = [(sign * scorer.measure(base, "onnx_runtime").value.value, -number, base) for number, base in enumerate(bases)]
+    best = max(values, key=lambda entry: entry[:2])[2]
+    return scorer if best is bases[0] else Scorer(run, prepared, "selection", prepared.parts.selection, best)
+
+
+def _export_routes(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> set[str]:
+    """Names of the sources to go on with: of several routes of one model, those within 5% of the best on some runtime."""
+    models: dict[str, set[str]] = {}
+    for scored in alive:
+        models.setdefault(scored.variant.source.split("@")[0], set()).add(scored.variant.source)
+    kept: set[str] = set()
+    for routes in models.values():
+        kept |= routes if len(routes) == 1 else _fastest(run, prepared, [s for s in alive if s.variant.source in routes])
+    return kept
+
+
+def _fastest(run: Run, prepared: Prepared, rivals: Sequence[Scored]) -> set[str]:
+    best: dict[tuple[str, str], float] = {}
+    for scored in rivals:
+        run.progress.step(f"{scored.variant.name} on {scored.runtime}")
+        curve = curve_of(run, prepared, scored, splits(prepared.cores)[0])
+        if curve is not None:
+            key = (scored.variant.source, scored.runtime)
+            best[key] = max(best.get(key, 0.0), curve.capacity_per_s())
+    top = {runtime: max(rate for (_, other), rate in best.items() if other == runtime) for _, runtime in best}
+    kept: set[str] = set()
+    for runtime, highest in top.items():
+        kept.add(next(source for (source, other), rate in best.items() if other == runtime and rate >= NEARLY_EQUAL * highest))
+    for source in sorted({source for source, _ in best} - kept):
+        share = max(rate / top[runtime] for (other, runtime), rate in best.items() if other == source)
+        run.reject("export", source, None, f"this export route does at best {share:.0%} of another one's rate on one core, or no better")
+    return kept
+

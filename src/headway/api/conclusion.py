@@ -1,0 +1,108 @@
+"""The last stage: confirm on the untouched part, choose, package, say why the others lost, and draw the page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping
+
+from headway.api.compared import compare_roles
+from headway.api.contest import MODEL, naive_candidate
+from headway.api.prepare import Prepared
+from headway.api.run import Run
+from headway.api.variants import Scorer
+from headway.deploy import Entry, package
+from headway.records import Candidate, Choice, Comparison, Rejection, RunFinished, StageTime, Summary, Variant
+from headway.report.page import render
+from headway.search import Evidence, choose, frontier, gather, order, shortfall
+
+FALLBACKS = 2
+GAIN_WORTH_NAMING = 0.02
+
+
+def conclude(run: Run, prepared: Prepared, parent: Variant, plain: Collection[str], variants: Mapping[str, Variant]) -> Summary:
+    """The Summary of the run; the choice is confirmed on the report part, which nothing has touched before."""
+    run.progress.step("confirm quality on the report part")
+    choice = _confirmed(run, prepared, parent, variants)
+    evidence = gather(run.journal, run.objective.percentile, "http")
+    run.progress.step("package")
+    if choice.met and choice.candidate is not None:
+        _package(run, prepared, choice.candidate, evidence, plain, variants)
+    comparison = _comparison(run, prepared, parent, plain, choice, evidence)
+    alike = gather(run.journal, run.objective.percentile, "in-process")
+    edge = run.add(frontier(alike))
+    _why_not(run, choice, [*evidence, *(e for e in alike if e.candidate not in {h.candidate for h in evidence})])
+    run.add(choice)
+    run.add(RunFinished(budget_s=run.config.budget_s, left_out=tuple(run.left_out)))
+    run.progress.step("report")
+    render(run.folder)
+    shutil.rmtree(run.folder / "finalists", ignore_errors=True)
+    return Summary(
+        run=str(run.folder), choice=choice, frontier=edge, rejected=tuple(run.journal.of(Rejection)), environment=prepared.environment,
+        objective=run.objective, comparison=comparison, stages=tuple(run.journal.of(StageTime)), left_out=tuple(run.left_out),
+    )  # fmt: skip
+
+
+def _confirmed(run: Run, prepared: Prepared, parent: Variant, variants: Mapping[str, Variant]) -> Choice:
+    """The first choice that still stands once its quality is known on the report part."""
+    scorer = Scorer(run, prepared, "report", prepared.parts.report, parent)
+    while True:
+        evidence = gather(run.journal, run.objective.percentile, "http")
+        choice = choose(evidence, run.objective)
+        mine = next((e for e in evidence if e.candidate == choice.candidate), None)
+        if mine is None or mine.confirmed is not None:
+            return choice
+        scorer.score(variants[mine.candidate.variant], mine.candidate.plan.runtime, race=False)
+
+
+def _package(
+    run: Run, prepared: Prepared, chosen: Candidate, evidence: Collection[Evidence], plain: Collection[str], variants: Mapping[str, Variant]
+) -> None:
+    """The bundle: the winner first, then what to fall back to, the best uncompressed plan always among them."""
+    by_candidate = {e.candidate: e for e in evidence}
+    ranked = [chosen, *(e.candidate for e in order(list(evidence), run.objective)), *(e.candidate for e in evidence if e.candidate.variant in plain)]
+    kept: list[Candidate] = []
+    for candidate in ranked:
+        if candidate.variant not in {k.variant for k in kept} and len(kept) <= FALLBACKS:
+            kept.append(candidate)
+    entries = []
+    for candidate in kept:
+        e = by_candidate[candidate]
+        quality = e.confirmed or e.quality
+        variant = variants[candidate.variant]
+        entries.append(
+            Entry(
+                variant=variant, path=run.folder / variant.path, plan=candidate.plan, latency_s=e.latency_s, rate_per_s=e.rate_per_s,
+                drop=quality.drop.value if quality else None,
+            )  # fmt: skip
+        )
+    package(
+        run.folder / "bundle", name=prepared.sources[0].model.name or MODEL, entries=entries, objective=run.objective,
+        environment=prepared.environment, labels=prepared.dataset.class_names, seed=run.config.seed,
+    )  # fmt: skip
+
+
+def _comparison(
+    run: Run, prepared: Prepared, parent: Variant, plain: Collection[str], choice: Choice, evidence: Collection[Evidence]
+) -> Comparison | None:
+    if choice.candidate is None or not run.config.compare:
+        return None
+    held = [e for e in evidence if e.candidate.variant in plain and e.rate_per_s is not None]
+    best = max(held, key=lambda e: e.rate_per_s or 0.0, default=None)
+    return run.add(compare_roles(run, choice.candidate, best.candidate if best else None, naive_candidate(parent, prepared.cores)))
+
+
+def _why_not(run: Run, choice: Choice, evidence: Collection[Evidence]) -> None:
+    """One sentence for every candidate that was measured and lost."""
+    for e in evidence:
+        if e.candidate == choice.candidate:
+            continue
+        failed = shortfall(e, run.objective)
+        if failed is not None:
+            reason = f"{e.target}: {failed[1]}"
+        elif e.target == "in-process":
+            reason = f"in-process it holds {e.rate_per_s or 0:.4g}/s on {e.cores} cores: not among the two that went on to HTTP"
+        elif run.objective.rate_per_s is None:
+            reason = f"holds {e.rate_per_s or 0:.4g}/s, the winner {choice.rate_per_s or 0:.4g}/s"
+        else:
+            reason = f"holds the objective too, on {e.cores} cores with {e.memory_bytes / 1e6:.0f} MB: not cheaper than the winner"
+        run.reject("choose", e.candidate.variant, e.candidate.plan, reason)

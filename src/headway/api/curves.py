@@ -1,0 +1,95 @@
+"""The curve and predict stages: service curves of the living variants, and what simulation expects of every plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headway.api.prepare import Prepared
+from headway.api.run import Run
+from headway.api.variants import Scored
+from headway.measure.curve import measure_curve
+from headway.predict import predict_capacity
+from headway.records import Candidate, Failure, HeadwayError, Plan, Prediction, ServiceCurve
+from headway.search import batch_sizes, plans_for, splits
+
+LARGEST_BATCH = 32
+SECONDS_A_BATCH = 0.25
+SLOWEST_BATCH_S = 0.5
+FAR_BEHIND = 0.5
+"""A variant with less than this share of the best one's capacity on one core, and no better quality, is not measured further."""
+
+
+def curve_of(run: Run, prepared: Prepared, scored: Scored, split: tuple[int, int]) -> ServiceCurve | None:
+    """The curve of one variant, runtime and split: measured, or found in the journal; none when it failed (recorded)."""
+    name, runtime = scored.variant.name, scored.runtime
+    for old in run.journal.of(ServiceCurve):
+        if (old.variant, old.runtime, old.instances, old.threads) == (name, runtime, *split):
+            return old
+    plan = Plan(runtime=runtime, instances=split[0], threads=split[1])
+    if any(f.stage == "curve" and f.variant == name and f.plan == plan for f in run.journal.of(Failure)):
+        return None
+    bound = run.objective.latency_s
+    stop_above_s = SLOWEST_BATCH_S if bound is None else min(SLOWEST_BATCH_S, bound)
+    try:
+        curve = measure_curve(
+            run.folder / scored.variant.path, name, plan, prepared.parts.selection.inputs, batches=batch_sizes(LARGEST_BATCH),
+            seconds_a_batch=SECONDS_A_BATCH, stop_above_s=stop_above_s,
+        )  # fmt: skip
+    except HeadwayError as error:
+        run.add(Failure(stage="curve", variant=name, plan=plan, reason=str(error)))
+        return None
+    return run.add(curve)
+
+
+def measure_curves(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> list[tuple[Scored, ServiceCurve]]:
+    """Curves of all living variants: first on one core, which drops those far behind; then on every split."""
+    first, *others = splits(prepared.cores)
+    measured: list[tuple[Scored, ServiceCurve]] = []
+    for scored in alive:
+        run.progress.step(f"{scored.variant.name} on {scored.runtime}")
+        if run.spent("curve") and measured:
+            run.left_out.append(f"curve of {scored.variant.name} on {scored.runtime}")
+            continue
+        curve = curve_of(run, prepared, scored, first)
+        if curve is not None:
+            measured.append((scored, curve))
+    worth = [scored for scored, _ in _worth(run, measured)]
+    for split in others:
+        for scored in worth:
+            run.progress.step(f"{scored.variant.name} on {scored.runtime}, {split[0]}x{split[1]}")
+            if run.spent("curve"):
+                run.left_out.append(f"curve of {scored.variant.name} on {scored.runtime} with {split[0]} instances of {split[1]} threads")
+                continue
+            curve = curve_of(run, prepared, scored, split)
+            if curve is not None:
+                measured.append((scored, curve))
+    return [(scored, curve) for scored, curve in measured if scored in worth]
+
+
+def _worth(run: Run, measured: Sequence[tuple[Scored, ServiceCurve]]) -> list[tuple[Scored, ServiceCurve]]:
+    """Those not far behind a variant of no worse quality; the best uncompressed one always stays."""
+    plain = max((m for m in measured if not m[0].variant.compressed), key=lambda m: m[1].capacity_per_s(), default=None)
+    kept = []
+    for scored, curve in measured:
+        rival = max((m for m in measured if m[0].quality.drop.value <= scored.quality.drop.value), key=lambda m: m[1].capacity_per_s())
+        share = curve.capacity_per_s() / rival[1].capacity_per_s()
+        if share < FAR_BEHIND and (scored, curve) != plain:
+            plan = Plan(runtime=scored.runtime)
+            reason = f"one core does {curve.capacity_per_s():.4g}/s, {share:.0%} of {rival[0].variant.name} on {rival[0].runtime}, at no better quality"
+            run.reject("curve", scored.variant.name, plan, reason)
+            continue
+        kept.append((scored, curve))
+    return kept
+
+
+def predictions(run: Run, curves: Sequence[tuple[Scored, ServiceCurve]]) -> list[Prediction]:
+    """What simulation expects of every plan of every curve, recorded once."""
+    known = {old.candidate: old for old in run.journal.of(Prediction)}
+    expected = []
+    for scored, curve in curves:
+        run.progress.step(f"{scored.variant.name} on {scored.runtime}")
+        for plan in plans_for(curve, run.objective.latency_s):
+            candidate = Candidate(variant=scored.variant.name, plan=plan)
+            old = known.get(candidate)
+            expected.append(old or run.add(predict_capacity(curve, plan, run.objective, seed=run.config.seed)))
+    return expected

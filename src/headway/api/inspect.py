@@ -1,0 +1,35 @@
+"""``inspect``: what a model costs and what this machine can do with it."""
+
+from __future__ import annotations
+
+import headway.data
+from headway.api.prepare import load_sources
+from headway.api.progress import Progress, Silent
+from headway.measure.ceilings import measure_ceilings
+from headway.measure.environment import instruction_sets
+from headway.model import cost
+from headway.predict import explain
+from headway.records import SourceInspected
+
+
+def inspect(model: str, data: str = "", progress: Progress | None = None) -> tuple[SourceInspected, ...]:
+    """Cost, ceilings and sentences for every export of a model.
+
+    Raises:
+        InputError: the model or the samples cannot be read, or do not fit each other.
+    """
+    progress = progress or Silent()
+    progress.stage("inspect", 3)
+    progress.step("load the model")
+    raw = headway.data.load(data) if data else None
+    sources, notes = load_sources([model], raw)
+    samples = headway.data.check(raw, sources[0].model.inputs).inputs if raw is not None else None
+    progress.step("measure this machine (once; then cached)")
+    ceilings = measure_ceilings()
+    lines = []
+    for source in sources:
+        progress.step(f"count {source.name}")
+        total = cost(source.model, samples)
+        said = (*notes, *explain(total, ceilings, instruction_sets()))
+        lines.append(SourceInspected(source=source.name, digest=source.model.digest, cost=total, ceilings=ceilings, notes=said))
+    return tuple(lines)

@@ -1,0 +1,126 @@
+"""The first stages: models and data in, the objective read, the cost estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+import headway
+import headway.data
+import headway.model
+from headway.api.config import TuneConfig, known_names
+from headway.api.run import Run, check_same
+from headway.compress import Context, techniques
+from headway.data import Dataset, Parts
+from headway.measure.ceilings import measure_ceilings
+from headway.measure.environment import environment, instruction_sets
+from headway.model import Model, cost
+from headway.predict import explain
+from headway.quality import Metric, default_metric, metric
+from headway.records import Cost, Environment, Objective, RunStarted, SourceInspected
+from headway.runtime import runtimes
+
+IMPORT_ROWS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One model that competes, with its unique name in the run."""
+
+    name: str
+    model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that later stages need and none of them changes."""
+
+    sources: tuple[Source, ...]
+    dataset: Dataset
+    parts: Parts
+    metric: Metric
+    context: Context
+    environment: Environment
+    runtimes: tuple[str, ...]
+    techniques: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def cores(self) -> int:
+        """Cores that this process may use."""
+        return self.environment.cores
+
+
+def load_sources(references: Sequence[str], dataset: Dataset | None, exporters: Sequence[str] = ()) -> tuple[tuple[Source, ...], tuple[str, ...]]:
+    """Every export of every model reference, with unique names, and notes on what did not work."""
+    samples = None if dataset is None else {name: array[:IMPORT_ROWS] for name, array in dataset.inputs.items()}
+    sources: list[Source] = []
+    notes: list[str] = []
+    for reference in references:
+        loaded = headway.model.load(reference, samples, exporters=tuple(exporters) or None)
+        notes += loaded.notes
+        taken = {source.name.split("@")[0] for source in sources}
+        for model in loaded.models:
+            name = model.name if model.name not in taken else f"{model.name}-{len(taken) + 1}"
+            sources.append(Source(f"{name}@{model.origin}" if len(loaded.models) > 1 else name, model))
+    return tuple(sources), tuple(notes)
+
+
+def prepare(config: TuneConfig) -> Prepared:
+    """Models and data, checked against each other, and everything derived from them.
+
+    Raises:
+        InputError: a model, the samples, a name or the metric is wrong.
+    """
+    chosen_runtimes = known_names("runtime", config.runtimes, runtimes(), hidden=("null",))
+    chosen_techniques = known_names("technique", config.techniques, techniques())
+    raw = headway.data.load(config.data)
+    sources, notes = load_sources(config.models, raw, config.exporters)
+    dataset = headway.data.check(raw, sources[0].model.inputs)
+    for source in sources[1:]:
+        headway.data.check(raw, source.model.inputs)
+    train = headway.data.check(headway.data.load(config.train), sources[0].model.inputs) if config.train else None
+    parts = headway.data.split(dataset, seed=config.seed, train=train)
+    chosen = metric(config.metric) if config.metric else default_metric(sources[0].model.outputs, dataset.labels)
+    context = Context(samples=parts.calibration.inputs, instruction_sets=frozenset(instruction_sets()), seed=config.seed)
+    return Prepared(sources, dataset, parts, chosen, context, environment(), chosen_runtimes, chosen_techniques, notes)
+
+
+def started(prepared: Prepared, config: TuneConfig, objective: Objective, name: str) -> RunStarted:
+    """The first line of a run."""
+    return RunStarted(
+        version=headway.__version__, name=name, sources={source.name: source.model.digest for source in prepared.sources},
+        data=headway.data.summary(prepared.parts, prepared.dataset, prepared.metric.name), objective=objective,
+        config=msgspec.to_builtins(config), environment=prepared.environment, seed=config.seed,
+    )  # fmt: skip
+
+
+def begin(run: Run, prepared: Prepared) -> None:
+    """Write the first line of a new run, or check that a resumed one began with the same."""
+    first = started(prepared, run.config, run.objective, run.folder.name)
+    old = run.journal.last(RunStarted)
+    if old is None:
+        run.add(first)
+    else:
+        check_same(old, first)
+    for note in prepared.notes:
+        run.progress.note(note)
+
+
+def estimate(run: Run, prepared: Prepared) -> dict[str, Cost]:
+    """Cost of every source, recorded once with this machine's ceilings; costs by source name."""
+    costs: dict[str, Cost] = {}
+    known_already = {line.source: line for line in run.journal.of(SourceInspected)}
+    for source in prepared.sources:
+        run.progress.step(source.name)
+        if source.name in known_already:
+            costs[source.name] = known_already[source.name].cost
+            continue
+        costs[source.name] = cost(source.model, prepared.context.samples)
+        ceilings = measure_ceilings()
+        notes = explain(costs[source.name], ceilings, prepared.environment.instruction_sets)
+        run.add(SourceInspected(source=source.name, digest=source.model.digest, cost=costs[source.name], ceilings=ceilings, notes=notes))
+    return costs
+

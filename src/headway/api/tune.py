@@ -1,0 +1,89 @@
+"""``tune``: the whole path from models, samples and an objective to a choice, a bundle and a page (design, section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from headway.api.compressing import compress
+from headway.api.conclusion import conclude
+from headway.api.config import TuneConfig
+from headway.api.contest import ROUNDS, Entrant, hold_contest, naive_candidate
+from headway.api.curves import measure_curves, predictions
+from headway.api.loads import load_shortlist
+from headway.api.prepare import Prepared, begin, estimate, prepare
+from headway.api.progress import Progress, Silent
+from headway.api.run import Run, open_folder
+from headway.records import MeasurementError, Summary, Variant, parse_objective
+from headway.records.journal import FILE
+from headway.search import NAIVE, gather, nearest, order, shortlist
+from headway.track import open_trackers
+
+SHORTLIST = 4
+FINALISTS = 2
+
+
+def tune(config: TuneConfig, *, resume: bool = False, progress: Progress | None = None) -> Summary:
+    """The Summary of a run: choice, frontier, what was rejected and why, and the environment it holds for.
+
+    The run folder holds records, variants, the bundle and the page. A run that was stopped continues with ``resume``.
+
+    Raises:
+        InputError: an option, the models, the samples or the run folder is wrong; nothing was changed.
+        MeasurementError: nothing could be measured at all.
+    """
+    progress = progress or Silent()
+    objective = parse_objective(config.slo)
+    progress.stage("load", 1)
+    prepared = prepare(config)
+    folder = Path(config.out or f"runs/{prepared.sources[0].model.name}")
+    journal = open_folder(folder, resume=resume)
+    trackers = open_trackers(config.track, folder, msgspec.to_builtins(config))
+    run = Run(folder, config, objective, journal, progress, trackers)
+    try:
+        summary = _stages(run, prepared)
+    finally:
+        trackers.close()
+    return msgspec.structs.replace(summary, warnings=trackers.warnings)
+
+
+
+def _stages(run: Run, prepared: Prepared) -> Summary:
+    begin(run, prepared)
+    with run.stage("estimate", "estimate", len(prepared.sources)):
+        estimate(run, prepared)
+    with run.stage("compress", "compress and score", 10 * len(prepared.sources)):
+        parent, alive = compress(run, prepared)
+    with run.stage("curve", "service curves", 3 * len(alive)):
+        curves = measure_curves(run, prepared, alive)
+    with run.stage("predict", "simulate plans", len(curves)):
+        expected = predictions(run, curves)
+    if not expected:
+        raise MeasurementError(f"at least one variant must survive to be measured, got none; {run.folder / FILE} says why for each")
+    variants = {variant.name: variant for variant in run.journal.of(Variant)}
+    plain = frozenset(name for name, variant in variants.items() if not variant.compressed)
+    short = shortlist(expected, run.objective, size=SHORTLIST, uncompressed=plain)
+    with run.stage("load", "load in-process", len(short)):
+        load_shortlist(run, prepared, short, {name: run.folder / variant.path for name, variant in variants.items()})
+    entrants = _entrants(run, prepared, parent, plain)
+    with run.stage("contest", "load over HTTP", ROUNDS * len(entrants) + len(entrants)):
+        hold_contest(run, prepared, entrants, variants)
+    with run.stage("choose", "confirm, package, report", 3):
+        return conclude(run, prepared, parent, plain, variants)
+
+
+def _entrants(run: Run, prepared: Prepared, parent: Variant, plain: Collection[str]) -> list[Entrant]:
+    """Who goes on to real sockets: the best two, the best uncompressed plan, and the naive deployment."""
+    evidence = gather(run.journal, run.objective.percentile, "in-process")
+    ranked = [*order(evidence, run.objective), *nearest(evidence, run.objective)]
+    finalists = list(dict.fromkeys(e.candidate for e in ranked))[:FINALISTS]
+    guesses = {e.candidate: e.rate_per_s or 1.0 for e in evidence}
+    entrants = [Entrant("finalist", candidate, guesses[candidate]) for candidate in finalists]
+    if run.config.compare:
+        best = next((e.candidate for e in ranked if e.candidate.variant in plain), None)
+        if best is not None and best not in finalists:
+            entrants.append(Entrant("uncompressed", best, guesses[best]))
+        entrants.append(Entrant(NAIVE, naive_candidate(parent, prepared.cores), 0.25 * guesses[best or finalists[0]]))
+    return entrants

@@ -1,0 +1,87 @@
+"""From arguments to an exit code: 0 done, 1 a defect, 2 usage or input, 3 objective not met."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+import headway
+from headway.cli import commands
+from headway.cli.output import print_error
+from headway.discovery import first_line, names
+from headway.records import HeadwayError, MissingPackage
+
+EXTRA_OF = {
+    "torch": "torch", "onnxscript": "torch", "tensorflow": "keras", "keras": "keras", "tf2onnx": "keras", "openvino": "openvino", "wandb": "track",
+    "tensorboard": "track", "fastapi": "demo", "uvicorn": "demo", "efficientnet_lite_pytorch": "demo", "transformers": "demo-text", "soundfile": "demo-speech",
+}  # fmt: skip
+
+
+class Commands(TyperGroup):
+    """The commands found by file name; help lists them without importing one."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands, in the order of their files."""
+        return list(names(commands))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of one file."""
+        if cmd_name not in names(commands):
+            return None
+        module = _import(cmd_name)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(name=cmd_name)(module.command)
+        made = typer.main.get_command(app)
+        made.name = cmd_name
+        return made
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one line for each command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, first_line(commands, name)) for name in names(commands)])
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(f"{commands.__name__}.{name}")
+    except ImportError as error:
+        missing = (error.name or "").split(".")[0]
+        if not missing or missing == "headway":
+            raise
+        raise MissingPackage(f"headway {name} needs the package {missing}, which is not installed; run: pip install 'headway[{EXTRA_OF.get(missing, 'tune')}]'") from error
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"headway {headway.__version__}")
+        raise typer.Exit
+
+
+application = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@application.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and end.")) -> None:
+    """From a trained model, samples and an objective to the cheapest deployment that meets it: measured, proved, served."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and end the process with its exit code."""
+    logging.basicConfig(level=os.environ.get("HEADWAY_LOG", "ERROR").upper(), stream=sys.stderr)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        application(words, prog_name="headway", standalone_mode=True)
+    except HeadwayError as error:
+        print_error(error, as_json="--json" in words)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; what was measured is kept: continue with --resume", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

@@ -1,0 +1,91 @@
+"""The techniques on this machine, and the recipes they allow for a model, mild to harsh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import cast
+
+from headway.compress import techniques as folder
+from headway.compress.context import Context
+from headway.compress.settings import did_you_mean
+from headway.compress.techniques.contract import Technique
+from headway.discovery import Found, discover
+from headway.model import Model
+from headway.records import ConfigError, MissingPackage, Step
+
+CLEANING = "fold"
+
+
+def techniques() -> Found:
+    """The technique files: those that import, and the reason for each that does not."""
+    return discover(folder)
+
+
+def get(name: str) -> Technique:
+    """A technique by name.
+
+    Raises:
+        ConfigError: no such file.
+        MissingPackage: the file is there, a package it needs is not.
+    """
+    found = techniques()
+    if name in found.missing:
+        raise MissingPackage(f"technique {name!r} {found.missing[name]}; install it")
+    if name not in found.present:
+        raise ConfigError(f"a technique must be known, got {name!r}; {did_you_mean(name, found.present)}")
+    return as_technique(found.present[name])
+
+
+def as_technique(module: ModuleType) -> Technique:
+    """A module seen as what the contract promises."""
+    return cast(Technique, module)
+
+
+def refusals(model: Model, context: Context, only: Sequence[str] | None = None) -> dict[str, str]:
+    """Why techniques that cannot work or pay here are left out: one sentence by name."""
+    names = _names(only)
+    if CLEANING in names:
+        model = get(CLEANING).apply(model, {}, context)
+    reasons = {name: get(name).refuse(model, context) for name in names}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def recipes(model: Model, context: Context, only: Sequence[str] | None = None) -> tuple[tuple[Step, ...], ...]:
+    """Recipes to try, mild to harsh: first the model as it came, then cleaned, then every rung of every technique.
+
+    Each starts with ``fold`` (unless ``only`` leaves it out). A technique follows another when its ``FOLLOWS`` says so.
+    Techniques that refuse are left out; ``refusals`` says why.
+
+    Raises:
+        ConfigError: ``only`` names an unknown technique.
+        MissingPackage: ``only`` names one whose package is not installed.
+    """
+    names = _names(only)
+    if CLEANING in names:
+        model = get(CLEANING).apply(model, {}, context)  # later steps will see the cleaned graph
+    rungs: dict[str, list[tuple[int, Step]]] = {
+        name: [(place, Step(technique=name, settings=settings)) for place, settings in enumerate(get(name).ladder(model, context))]
+        for name in names
+    }
+    start = tuple(step for _, step in rungs.pop(CLEANING, []))
+    ranked: list[tuple[tuple[tuple[int, int], ...], tuple[Step, ...]]] = []
+    for name, own in rungs.items():
+        technique = get(name)
+        for place, step in own:
+            ranked.append((((technique.HARSHNESS, place),), (step,)))
+            for base in technique.FOLLOWS:
+                for base_place, base_step in rungs.get(base, []):
+                    key = tuple(sorted([(technique.HARSHNESS, place), (get(base).HARSHNESS, base_place)], reverse=True))
+                    ranked.append((key, tuple(sorted((base_step, step), key=lambda s: get(s.technique).ORDER))))
+    ranked.sort(key=lambda pair: (pair[0], tuple(map(str, pair[1]))))
+    cleaned = ((), start) if start else ((),)
+    return cleaned + tuple(start + steps for _, steps in ranked)
+
+
+def _names(only: Sequence[str] | None) -> tuple[str, ...]:
+    if only is None:
+        return tuple(sorted(techniques().present))
+    for name in only:
+        get(name)
+    return tuple(sorted(set(only)))

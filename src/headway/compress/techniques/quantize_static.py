@@ -1,0 +1,161 @@
+"""Layers in 8 bits with ranges fixed from samples: quantize/dequantize nodes around Conv, MatMul and Gemm and what lies between them.
+
+Activation type by instruction set, weights int8 per output channel, biases int32, batch norms folded first. In a transformer only MatMul
+and Gemm are quantized; LayerNormalization, Softmax and the residual sums stay float. Source: Jacob et al. (arXiv 1712.05877); Wu et al.
+(arXiv 2004.09602) for per-channel weights and the calibrators; what stays float is chosen by ``compress.sensitivity``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import onnx
+from onnx import ModelProto, version_converter
+
+from headway.compress.arithmetic import integer_arithmetic
+from headway.compress.batchnorm import fold_batch_norms
+from headway.compress.calibration import METHODS, Range, StreamingHistogram, collect
+from headway.compress.context import Context
+from headway.compress.graph import copied, drop_unused, first_integer_node, normalise, opset
+from headway.compress.layers import CONVOLUTIONS, PRODUCTS, Layer, between, is_transformer, layers, unshare
+from headway.compress.products import join_biases
+from headway.compress.qdq import activations, write
+from headway.compress.sensitivity import output_errors, spread, worst
+from headway.compress.settings import read_settings
+from headway.compress.techniques.fold import remove_pass_through
+from headway.model import Model
+from headway.records import ConfigError, Setting, Unsupported
+
+ORDER = 60
+HARSHNESS = 3
+FOLLOWS: tuple[str, ...] = ()
+BUT_SENSITIVE, ALL = "matmul_conv_but_sensitive", "all"
+OPSET = 13  # the first with one scale per channel in DequantizeLinear
+DEFAULTS: dict[str, Setting] = {"scope": ALL, "calibrator": "mse", "keep_float": 0.1, "rows": 256}
+CHOICES = {"scope": (BUT_SENSITIVE, ALL), "calibrator": tuple(METHODS)}
+
+
+def refuse(model: Model, context: Context) -> str | None:
+    """Why it cannot work: quantized already, no layer to quantize, no samples, or too old an operator set."""
+    try:
+        proto = _prepared(model)
+    except Unsupported as error:
+        return str(error)
+    if not layers(proto.graph, _kinds(proto)):
+        kinds = "MatMul or Gemm" if is_transformer(proto.graph) else "Conv, MatMul or Gemm"
+        return f"quantize_static: the model holds no {kinds} with a constant float32 weight"
+    if not context.rows:
+        return "quantize_static: needs calibration samples to fix the ranges of activations, and there are none"
+    return None
+
+
+def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
+    """First with the most sensitive quarter, then tenth, of the layers in float; then everything, by each calibrator."""
+    if refuse(model, context):
+        return ()
+    mild = tuple({"scope": BUT_SENSITIVE, "calibrator": "mse", "keep_float": share} for share in (0.25, 0.1))
+    harsh = tuple({"scope": ALL, "calibrator": name} for name in ("mse", "min_max", "percentile", "entropy"))
+    proto = _prepared(model)
+    return mild + harsh if len(layers(proto.graph, _kinds(proto))) > 3 else harsh
+
+
+def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model:
+    """The model with quantize/dequantize nodes.
+
+    Ranges and sensitivities of the last two models are remembered: asking for the next rung of the ladder costs only the writing.
+
+    Settings: ``scope`` (``matmul_conv_but_sensitive`` keeps the worst layers in float, ``all`` none); ``keep_float``, the share of layers
+    that count as worst; ``calibrator`` (``mse``, ``percentile``, ``min_max``, ``entropy``);
+    ``rows``, the most samples used, evenly spread.
+    """
+    chosen = read_settings("quantize_static", settings, DEFAULTS, CHOICES)
+    share, rows = float(chosen["keep_float"]), int(chosen["rows"])
+    if not 0 <= share < 1 or rows < 1:
+        raise ConfigError(f"quantize_static: keep_float must lie in [0, 1) and rows be at least 1, got {share} and {rows}")
+    reason = refuse(model, context)
+    if reason:
+        raise Unsupported(reason)
+    bench = _bench(model, context, rows)
+    own, method = bench.layers, str(chosen["calibrator"])
+    if chosen["scope"] == BUT_SENSITIVE and share:
+        float_layers = worst(bench.errors(method), share)
+        own = tuple(layer for layer in own if layer.name not in float_layers)
+        if not own:
+            raise Unsupported("quantize_static: every layer counts as sensitive, so none is left to quantize; use scope 'all'")
+    return Model.from_proto(bench.written(own, method), model.name, model.origin)
+
+
+class _Bench:
+    """A model ready to be quantized; histograms and sensitivities are collected once and shared by all rungs of the ladder."""
+
+    def __init__(self, model: Model, context: Context, rows: int) -> None:
+        self.proto = onnx.shape_inference.infer_shapes(_prepared(model))
+        self.layers = layers(self.proto.graph, _kinds(self.proto))
+        self._samples = spread(context.samples, rows)
+        self._arithmetic = integer_arithmetic(context.instruction_sets)
+        self._histograms: dict[str, StreamingHistogram] = {}
+        self._errors: dict[str, dict[str, float]] = {}
+
+    def ranges(self, names: Sequence[str], method: str) -> dict[str, Range]:
+        """Ranges of the float32 values among ``names``."""
+        lacking = [name for name in names if name not in self._histograms]
+        if lacking:
+            self._histograms |= collect(self.proto, lacking, self._samples, len(next(iter(self._samples.values()))))
+        return {name: METHODS[method](self._histograms[name]) for name in names if name in self._histograms}
+
+    def errors(self, method: str) -> dict[str, float]:
+        """What each layer costs the answers when it alone is quantized."""
+        if method not in self._errors:
+            self.ranges(activations(self.proto.graph, _nodes(self.proto, self.layers)), method)  # all in one pass
+            self._errors[method] = output_errors(self.proto, self.layers, self._samples, lambda own: self.written(own, method))
+        return self._errors[method]
+
+    def written(self, own: Sequence[Layer], method: str) -> ModelProto:
+        """A new model with these layers, and what lies between them, in 8 bits."""
+        proto = copied(self.proto)
+        nodes = _nodes(proto, own)
+        unshare(proto, [layer.name for layer in own])
+        return write(proto, nodes, self.ranges(activations(proto.graph, nodes), method), self._arithmetic)
+
+
+@lru_cache(maxsize=2)
+def _bench(model: Model, context: Context, rows: int) -> _Bench:
+    return _Bench(model, context, rows)
+
+
+def _kinds(proto: ModelProto) -> tuple[str, ...]:
+    return PRODUCTS if is_transformer(proto.graph) else CONVOLUTIONS + PRODUCTS
+
+
+def _nodes(proto: ModelProto, own: Sequence[Layer]) -> tuple[str, ...]:
+    names = tuple(layer.name for layer in own)
+    return names if is_transformer(proto.graph) else names + between(proto.graph, names)
+
+
+def _prepared(model: Model) -> ModelProto:
+    """The graph with batch norms folded and at least the oldest operator set that has per-channel scales."""
+    proto = normalise(model.to_proto())
+    integer = first_integer_node(proto)
+    if integer is not None:
+        raise Unsupported(f"quantize_static: the model is quantized already (node {integer.name!r} is a {integer.op_type})")
+    if opset(proto) < OPSET:
+        proto = _upgraded(proto)
+    remove_pass_through(proto)
+    fold_batch_norms(proto)
+    join_biases(proto)
+    drop_unused(proto.graph)
+    return proto
+
+
+def _upgraded(proto: ModelProto) -> ModelProto:
+    version = opset(proto)
+    try:
+        newer = version_converter.convert_version(proto, OPSET)
+        onnx.checker.check_model(newer)
+    except Exception as error:  # onnx raises RuntimeError and others of its own
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise Unsupported(
+            f"quantize_static: needs operator set {OPSET}, the model has {version}, and onnx cannot raise it: {line[:200]}"
+        ) from error
+    return normalise(newer)

@@ -1,0 +1,16 @@
+"""Arrivals and an open-loop generator: requests are sent when they are due, whatever the target does.
+
+This room knows ids, times and a ``submit`` callable, or a URL and bytes. It does not know models, answers or accuracy; limiting it
+so keeps it reusable (the lesson of MLPerf LoadGen's README). Latency is counted from the moment a request was **due**.
+"""
+
+from headway.load.arriving import arrival_times, arrivals
+from headway.load.find import Found, find_capacity
+from headway.load.generator import Completion, RawLoad, run_open_loop
+from headway.load.http import run_http
+from headway.load.payload import infer_payload
+from headway.load.summary import summarise
+
+__all__ = [
+    "Completion", "Found", "RawLoad", "arrival_times", "arrivals", "find_capacity", "infer_payload", "run_http", "run_open_loop", "summarise",
+]  # fmt: skip

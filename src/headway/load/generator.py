@@ -1,0 +1,112 @@
+"""The open-loop sender inside a process: it hands each request over when it is due, and never waits for an answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+OK: Final = 0
+REFUSED: Final = 1
+FAILED: Final = 2
+LOST: Final = 3
+SPIN_S = 150e-6
+"""The last stretch before a due time is spun, since a sleep wakes up late [s]."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawLoad:
+    """One run, request by request, on one clock that starts with the run.
+
+    Attributes:
+        due_s: when each request was due [s].
+        sent_s: when it was really handed over [s].
+        done_s: when its answer was complete; NaN when there was none [s].
+        status: 0 answered, 1 refused, 2 failed, 3 lost (no answer by the end).
+        end_s: when the run ended: the last answer, or the end of the wait for it [s].
+    """
+
+    due_s: NDArray[np.float64]
+    sent_s: NDArray[np.float64]
+    done_s: NDArray[np.float64]
+    status: NDArray[np.int8]
+    end_s: float
+
+
+class Completion:
+    """Where a target reports what became of each request, from any thread."""
+
+    def __init__(self, count: int) -> None:
+        self._done_s = np.full(count, np.nan)
+        self._status = np.full(count, LOST, dtype=np.int8)
+        self._left = count
+        self._lock = threading.Lock()
+        self._all = threading.Event()
+        self._start_s = time.perf_counter()
+        if count == 0:
+            self._all.set()
+
+    def begin(self) -> float:
+        """Start the clock of the run; gives its zero [s]."""
+        self._start_s = time.perf_counter()
+        return self._start_s
+
+    def ok(self, number: int) -> None:
+        """Request ``number`` was answered."""
+        self._end(number, OK)
+
+    def refused(self, number: int) -> None:
+        """Request ``number`` was refused by the target on purpose."""
+        self._end(number, REFUSED)
+
+    def failed(self, number: int) -> None:
+        """Request ``number`` ended in an error."""
+        self._end(number, FAILED)
+
+    def _end(self, number: int, status: int) -> None:
+        self._done_s[number] = time.perf_counter() - self._start_s
+        self._status[number] = status
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                self._all.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until every request has ended; false when ``timeout_s`` passed first."""
+        return self._all.wait(timeout_s)
+
+    def raw(self, due_s: NDArray[np.float64], sent_s: NDArray[np.float64]) -> RawLoad:
+        """The run as it stands now."""
+        done_s, status = self._done_s.copy(), self._status.copy()
+        now_s = time.perf_counter() - self._start_s
+        end_s = now_s if bool((status == LOST).any()) or not len(done_s) else float(np.nanmax(done_s))
+        return RawLoad(due_s, sent_s, done_s, status, end_s)
+
+
+def run_open_loop(submit: Callable[[int, Completion], None], due_s: NDArray[np.float64], *, drain_s: float = 5.0) -> RawLoad:
+    """Hand request i to ``submit(i, completion)`` when it is due, then wait up to ``drain_s`` for the last answers.
+
+    ``submit`` must return at once; what it takes is seen in the lateness of the next requests.
+    """
+    sent_s = np.zeros(len(due_s))
+    completion = Completion(len(due_s))
+    start_s = completion.begin()
+    for number, at_s in enumerate(due_s.tolist()):
+        _wait_until(start_s + at_s)
+        sent_s[number] = time.perf_counter() - start_s
+        submit(number, completion)
+    completion.wait(drain_s)
+    return completion.raw(due_s, sent_s)
+
+
+def _wait_until(moment_s: float) -> None:
+    left_s = moment_s - time.perf_counter()
+    if left_s > SPIN_S:
+        time.sleep(left_s - SPIN_S)
+    while time.perf_counter() < moment_s:
+        pass

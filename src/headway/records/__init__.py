@@ -1,0 +1,61 @@
+"""Frozen data objects and their JSON form. They know nothing of how they were made or what is done with them."""
+
+from headway.records.base import Record, from_json, to_json, to_plain
+from headway.records.candidate import Candidate, Census, Effect, Plan, Setting, Step, TensorSpec, Variant
+from headway.records.cost import Ceilings, Cost, OperatorCost
+from headway.records.errors import (
+    BundleError,
+    ConfigError,
+    DataError,
+    HeadwayError,
+    InputError,
+    MeasurementError,
+    MissingPackage,
+    ModelError,
+    ObjectiveError,
+    ObjectiveNotMet,
+    RecordError,
+    Unsupported,
+)
+from headway.records.journal import Journal, Line, read_journal
+from headway.records.measured import (
+    BatchTiming,
+    Capacity,
+    Environment,
+    Failure,
+    GroupQuality,
+    Interval,
+    LoadPoint,
+    LoadRun,
+    Percentile,
+    Prediction,
+    Quality,
+    Rejection,
+    ServiceCurve,
+)
+from headway.records.objective import Objective, parse_objective
+from headway.records.outcome import (
+    Bundle,
+    BundledVariant,
+    Choice,
+    Comparison,
+    DataSummary,
+    Frontier,
+    FrontierPoint,
+    RunFinished,
+    RunStarted,
+    SourceInspected,
+    StageTime,
+    Summary,
+    Trace,
+)
+
+__all__ = [
+    "BatchTiming", "Bundle", "BundleError", "BundledVariant", "Candidate", "Capacity", "Ceilings", "Census", "Choice",
+    "Comparison", "ConfigError", "Cost", "DataError", "DataSummary", "Effect", "Environment", "Failure", "Frontier",
+    "FrontierPoint", "GroupQuality", "HeadwayError", "InputError", "Interval", "Journal", "Line", "LoadPoint", "LoadRun",
+    "MeasurementError", "MissingPackage", "ModelError", "Objective", "ObjectiveError", "ObjectiveNotMet", "OperatorCost",
+    "Percentile", "Plan", "Prediction", "Quality", "Record", "RecordError", "Rejection", "RunFinished", "RunStarted",
+    "ServiceCurve", "Setting", "SourceInspected", "StageTime", "Step", "Summary", "TensorSpec", "Trace", "Unsupported",
+    "Variant", "BundleError", "from_json", "parse_objective", "read_journal", "to_json", "to_plain",
+]  # fmt: skip

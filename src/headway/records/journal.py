@@ -1,0 +1,116 @@
+"""A run's ``records.jsonl``: append-only, versioned, repaired when its last line is torn.
+
+This file knows lines and records; it does not know what a run does with them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from headway.records.base import Record, to_json
+from headway.records.candidate import Census, Variant
+from headway.records.errors import BundleError, InputError
+from headway.records.measured import Capacity, Failure, LoadRun, Prediction, Quality, Rejection, ServiceCurve
+from headway.records.outcome import Choice, Comparison, Frontier, RunFinished, RunStarted, SourceInspected, StageTime
+
+FORMAT = 1
+FILE = "records.jsonl"
+Line = (
+    RunStarted | SourceInspected | Variant | Census | Quality | ServiceCurve | Prediction | LoadRun | Capacity | Failure
+    | Rejection | Comparison | Frontier | Choice | StageTime | RunFinished
+)  # fmt: skip
+R = TypeVar("R", bound=Record)
+
+
+class _Head(msgspec.Struct, forbid_unknown_fields=True):
+    headway_records: int
+
+
+class Journal:
+    """The records of one run folder, in order; appending is durable line by line."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._lines: list[Record] = []
+        if self._path.exists():
+            self._lines = _read(self._path, repair=True)
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def of(self, kind: type[R]) -> list[R]:
+        """All records of one kind, oldest first."""
+        return [line for line in self._lines if isinstance(line, kind)]
+
+    def last(self, kind: type[R]) -> R | None:
+        """The newest record of one kind."""
+        found = self.of(kind)
+        return found[-1] if found else None
+
+    def append(self, record: Record) -> None:
+        """Write one record and force it to disk before it counts.
+
+        Raises:
+            InputError: the folder cannot be written (read-only, full disk); what was written before stays.
+        """
+        fresh = not self._path.exists()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                start = file.tell()
+                try:
+                    if fresh or start == 0:
+                        file.write(to_json({"headway_records": FORMAT}) + b"\n")
+                    file.write(to_json(record) + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    os.truncate(self._path, start)
+                    raise
+        except OSError as error:
+            raise InputError(f"{self._path}: must be writable, got: {error.strerror or error}. Free space or choose another folder with --out; what was measured so far is kept.") from error
+        self._lines.append(record)
+
+
+def read_journal(folder: Path) -> list[Record]:
+    """The records of a finished or interrupted run, read without touching the folder.
+
+    Raises:
+        BundleError: there is no such file, or it is of another format, or damaged in the middle.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise BundleError(f"{folder}: must be a run folder holding {FILE}, got none. Make one with: headway tune MODEL --data DATA --slo TEXT --out {folder}")
+    return _read(path, repair=False)
+
+
+def _read(path: Path, *, repair: bool) -> list[Record]:
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        data = data[: data.rfind(b"\n") + 1]
+        if repair:
+            os.truncate(path, len(data))
+    raw = data.split(b"\n")[:-1]
+    if not raw:
+        return []
+    try:
+        head = msgspec.json.decode(raw[0], type=_Head)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{path}: the first line must name the format, got: {error}. This is not a run of Headway.") from error
+    if head.headway_records != FORMAT:
+        raise BundleError(f"{path}: must be of format {FORMAT}, got {head.headway_records}. Use the version of Headway that wrote it, or tune again into a new folder.")
+    lines: list[Record] = []
+    decoder = msgspec.json.Decoder(Line)
+    for number, text in enumerate(raw[1:], start=2):
+        try:
+            lines.append(decoder.decode(text))
+        except msgspec.DecodeError as error:
+            raise BundleError(f"{path}:{number}: must be a valid record, got: {error}. Restore the file or tune again into a new folder.") from error
+    return lines

@@ -1,0 +1,1 @@
+"""One census a file, named as its runtime; reading graphs needs the extra ``tune``."""

@@ -1,0 +1,121 @@
+"""OpenVINO on the CPU: the precision is always explicit, float32 unless the graph asks for a narrower one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+
+from headway.records import ConfigError, DataError, ModelError, TensorSpec, Unsupported
+from headway.runtime.session import check_feeds
+
+DEVICES = ("cpu",)
+PRECISION_PLACE = ["framework", "headway.precision"]
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+
+
+def versions() -> dict[str, str]:
+    """The library's version, without its build."""
+    return {"openvino": ov.__version__.split("-")[0]}
+
+
+def refuse(path: Path, *, device: str = "cpu") -> str | None:
+    """Why the graph cannot be honoured: unreadable, or a precision that this CPU has no instructions for; none when it can."""
+    try:
+        core = ov.Core()
+        precision_of(core, read(core, path))
+    except (ModelError, Unsupported) as error:
+        return str(error)
+    return None
+
+
+def open_session(path: Path, *, threads: int, device: str = "cpu") -> OpenVinoSession:
+    """A session with its own compiled graph of one stream and ``threads`` threads.
+
+    Raises:
+        ConfigError: threads below one. ModelError: no readable graph. Unsupported: operators or a precision that is not there.
+    """
+    if threads < 1:
+        raise ConfigError(f"threads must be at least 1, got {threads}")
+    return OpenVinoSession(compile_graph(path, threads))
+
+
+class OpenVinoSession:
+    """One graph compiled by OpenVINO, with one infer request."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self.inputs = tuple(_spec(port) for port in compiled.inputs)
+        self.outputs = tuple(_spec(port) for port in compiled.outputs)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name, copied out of the request's memory."""
+        check_feeds(self.inputs, feeds)
+        try:
+            results = self._request.infer([feeds[spec.name] for spec in self.inputs], share_inputs=True, share_outputs=False)
+        except RuntimeError as error:
+            raise DataError(f"the graph must run on these inputs, got from OpenVINO: {_short(error)}") from error
+        return {spec.name: results[index] for index, spec in enumerate(self.outputs)}
+
+    def close(self) -> None:
+        """Let go of the graph."""
+        del self._request, self._compiled
+
+
+def compile_graph(path: Path, threads: int) -> ov.CompiledModel:
+    """The graph compiled for the CPU with an explicit precision, one stream and no core pinning (instances share the cores)."""
+    core = ov.Core()
+    graph = read(core, path)
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision_of(core, graph)],
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(threads),
+        "ENABLE_CPU_PINNING": "NO",
+        "ENABLE_HYPER_THREADING": "YES",
+    }
+    try:
+        return core.compile_model(graph, "CPU", settings)
+    except RuntimeError as error:
+        raise Unsupported(f"OpenVINO cannot compile the graph for the CPU: {_short(error)}") from error
+
+
+def read(core: ov.Core, path: Path) -> ov.Model:
+    """The graph as OpenVINO reads it.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: must be an ONNX file, got nothing there")
+    try:
+        return core.read_model(str(path))
+    except RuntimeError as error:
+        raise ModelError(f"{path}: must be an ONNX graph that OpenVINO can read, got: {_short(error)}") from error
+
+
+def precision_of(core: ov.Core, graph: ov.Model) -> str:
+    """The precision that the graph asks for.
+
+    Raises:
+        Unsupported: this CPU has no instructions for it.
+    """
+    asked = str(graph.get_rt_info(PRECISION_PLACE).value) if graph.has_rt_info(PRECISION_PLACE) else "float32"
+    if asked not in _HINTS:
+        raise Unsupported(f"the graph asks for the precision {asked!r}, and OpenVINO here knows {', '.join(_HINTS)}")
+    if _CAPABILITIES[asked] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise Unsupported(f"the graph asks for {asked}, and this CPU has no instructions for it")
+    return asked
+
+
+def _spec(port: ov.ConstOutput) -> TensorSpec:
+    shape = tuple("?" if size.is_dynamic else int(size.get_length()) for size in port.partial_shape)
+    return TensorSpec(name=port.any_name, dtype=np.dtype(port.element_type.to_dtype()).name, shape=shape)
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + "..."

@@ -1,0 +1,19 @@
+"""A request that gets no inference: its HTTP status, the reason it is counted under, and the sentence for the client."""
+
+from __future__ import annotations
+
+from headway.records import HeadwayError
+
+
+class Refusal(HeadwayError):
+    """Raised while a request is read or checked; it never leaves the server: it becomes an answer ``{"error": ...}``."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+def invalid(message: str) -> Refusal:
+    """A refusal with status 400: the request itself must change."""
+    return Refusal(400, "invalid", message)

@@ -1,0 +1,327 @@
+"""Open Inference Protocol v2 bodies to checked arrays. It knows the protocol and the model's inputs; no sockets, no runtime.
+
+The protocol: kserve/open-inference-protocol, ``specification/protocol/inference_rest.md``; the binary extension:
+triton-inference-server/server, ``docs/protocol/extension_binary_data.md``. Two forms of a tensor are read:
+
+- JSON ``data``, nested or flat in row-major order;
+- raw little-endian bytes after the JSON part, with ``binary_data_size`` in the tensor's parameters and the length of the JSON
+  part in the header ``Inference-Header-Content-Length``.
+
+Every tensor is checked (name, datatype, shape, element count, byte length) before an array of it exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import orjson
+
+from headway.records import TensorSpec, Unsupported
+from headway.serve.limits import Limits
+from headway.serve.refusal import Refusal, invalid
+
+DATATYPES = {
+    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
+    "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
+    "float16": "FP16", "float32": "FP32", "float64": "FP64",
+}  # fmt: skip
+"""numpy's name of an element type to the protocol's."""
+
+NOT_OFFERED = ("classification", "shared_memory_region")
+"""Tensor parameters that would change the form of the answer; silently ignoring them would be wrong."""
+
+
+KNOWN, KNOWN_BYTES = 64, 1024
+"""How many JSON parts of wholly binary requests are remembered, and how long they may be: most clients send the same one each time."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One checked request: arrays by input name, and what the answer must hold.
+
+    Attributes:
+        rows: what it counts for in a batch.
+        shapes: the inputs' shapes beyond the rows, or none when the model leaves no choice; only calls with equal ``shapes`` share a run.
+        wanted: output names in the order of the answer, each with whether it travels as binary.
+        owner: whoever waits for the answer; this room's wire never looks at it.
+    """
+
+    feeds: dict[str, np.ndarray]
+    rows: int
+    shapes: tuple[tuple[int, ...], ...] | None
+    wanted: tuple[tuple[str, bool], ...]
+    id: str
+    owner: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    name: str
+    datatype: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str, ...]
+
+
+_Part = tuple[_Input, tuple[int, ...], int | None, Any]
+"""An input, its shape, the size of its binary data or none, its JSON data or none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """The JSON part of a request, read and checked."""
+
+    parts: tuple[_Part, ...]
+    rows: int
+    shapes: tuple[tuple[int, ...], ...] | None
+    wanted: tuple[tuple[str, bool], ...]
+    id: str
+
+
+def batchable(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
+    """Whether the first dimension of every input and output is free, so that requests can be joined along it."""
+    return all(spec.shape and isinstance(spec.shape[0], str) for spec in (*inputs, *outputs))
+
+
+def datatype(spec: TensorSpec) -> str:
+    """The protocol's name of a tensor's element type.
+
+    Raises:
+        Unsupported: the type has no numpy form that the server speaks (strings, bfloat16).
+    """
+    if spec.dtype not in DATATYPES:
+        raise Unsupported(f"tensor {spec.name!r}: the server speaks {', '.join(DATATYPES)}, got {spec.dtype}; cast it inside the model")
+    return DATATYPES[spec.dtype]
+
+
+class Signature:
+    """What requests to one model must look like; reads them into Calls."""
+
+    def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, max_batch: int, limits: Limits) -> None:
+        self._inputs = {
+            spec.name: _Input(spec.name, datatype(spec), np.dtype(spec.dtype).newbyteorder("<"), tuple(spec.shape)) for spec in inputs
+        }
+        self._order = tuple(self._inputs)
+        self._outputs = {spec.name: datatype(spec) for spec in outputs}
+        self._all = {False: tuple((name, False) for name in self._outputs), True: tuple((name, True) for name in self._outputs)}
+        self._max_batch = max_batch
+        self._limits = limits
+        self._batchable = batchable(inputs, outputs)
+        self._known: dict[bytes, _Layout] = {}
+        self._varies = any(isinstance(size, str) for spec in inputs for size in spec.shape[1 if self._batchable else 0 :])
+
+    def read(self, body: bytes, head_bytes: int | None = None) -> Call:
+        """A Call from a request body; ``head_bytes`` is the length of its JSON part when binary tensors follow.
+
+        Raises:
+            Refusal: with status 400 or 413 and the sentence for the client.
+        """
+        if head_bytes is not None and not 0 <= head_bytes <= len(body):
+            raise invalid(f"Inference-Header-Content-Length must lie within the body of {len(body)} bytes, got {head_bytes}")
+        head = body if head_bytes is None else body[:head_bytes]
+        layout = self._known.get(head) if head_bytes is not None else None
+        if layout is None:
+            layout = self._layout(head, binary=head_bytes is not None)
+        offset = len(head)
+        feeds: dict[str, np.ndarray] = {}
+        for rule, shape, size, data in layout.parts:
+            if size is None:
+                feeds[rule.name] = _from_json(rule, shape, data)
+            else:
+                feeds[rule.name] = _from_bytes(rule, shape, body, offset, size)
+                offset += size
+        if offset != len(body):
+            raise invalid(f"binary tensors must fill the body, got {len(body) - offset} bytes beyond the last one")
+        return Call(feeds, layout.rows, layout.shapes, layout.wanted, layout.id)
+
+    def _layout(self, head: bytes, binary: bool) -> _Layout:
+        request = self._json(head)
+        given = request.get("inputs")
+        if type(given) is not list:
+            raise invalid(f"inputs must be a list of tensors, got {_kind(given)}")
+        parts: dict[str, _Part] = {}
+        sizes: dict[str, int] = {}
+        for tensor in given:
+            rule = self._rule(tensor, parts)
+            shape = self._shape(rule, tensor.get("shape"), sizes)
+            size = _binary_size(rule, shape, tensor, binary)
+            parts[rule.name] = (rule, shape, size, tensor.get("data"))
+        if len(parts) != len(self._order):
+            missing = [name for name in self._order if name not in parts]
+            raise invalid(f"inputs must hold {list(self._order)}, missing {missing}")
+        name = request.get("id", "")
+        if type(name) is not str or len(name) > 256:
+            raise invalid("id must be a string of at most 256 characters")
+        shapes = tuple(parts[name][1] for name in self._order)
+        layout = _Layout(tuple(parts.values()), self._rows(shapes), self._key(shapes), self._wanted(request), name)
+        if binary and not name and len(head) <= KNOWN_BYTES and all(size is not None for _, _, size, _ in layout.parts):
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[head] = layout
+        return layout
+
+    def _json(self, head: bytes) -> dict[str, Any]:
+        if len(head) > self._limits.json_bytes:
+            raise Refusal(413, "too_large", f"JSON must be at most {self._limits.json_bytes} bytes, got {len(head)}; send binary tensors")
+        try:
+            request = orjson.loads(head)
+        except orjson.JSONDecodeError as error:
+            raise invalid(f"the request must be valid JSON (NaN and infinity travel in binary tensors only), got: {error}") from None
+        if type(request) is not dict:
+            raise invalid(f"the request must be a JSON object, got {_kind(request)}")
+        return request
+
+    def _rule(self, tensor: Any, parts: Mapping[str, object]) -> _Input:
+        if type(tensor) is not dict:
+            raise invalid(f"each input must be an object, got {_kind(tensor)}")
+        name = tensor.get("name")
+        rule = self._inputs.get(name) if type(name) is str else None
+        if rule is None:
+            raise invalid(f"input names must be among {list(self._order)}, got {_shown(name)}")
+        if name in parts:
+            raise invalid(f"each input must be given once, got {name!r} twice")
+        if tensor.get("datatype") != rule.datatype:
+            raise invalid(f"input {name!r}: datatype must be {rule.datatype}, got {_shown(tensor.get('datatype'))}")
+        return rule
+
+    def _shape(self, rule: _Input, given: Any, sizes: dict[str, int]) -> tuple[int, ...]:
+        if type(given) is not list or len(given) != len(rule.shape):
+            raise invalid(f"input {rule.name!r}: shape must be {_shown_shape(rule.shape)}, got {_shown(given)}")
+        for size, wanted in zip(given, rule.shape, strict=True):
+            if type(size) is not int or size < 1:
+                raise invalid(f"input {rule.name!r}: each dimension must be an integer of at least 1, got {_shown(given)}")
+            if type(wanted) is int:
+                if size != wanted:
+                    raise invalid(f"input {rule.name!r}: shape must be {_shown_shape(rule.shape)}, got {_shown(given)}")
+            elif wanted != "?" and sizes.setdefault(wanted, size) != size:
+                raise invalid(f"input {rule.name!r}: {wanted} must be {sizes[wanted]} as in the inputs before it, got {_shown(given)}")
+        if prod(given) > self._limits.elements:
+            raise invalid(f"input {rule.name!r}: at most {self._limits.elements} elements, got shape {_shown(given)}")
+        return tuple(given)
+
+    def _rows(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        if not self._batchable:
+            return 1
+        rows = [shape[0] for shape in shapes]
+        if min(rows) != max(rows):
+            raise invalid(f"all inputs must have the same number of rows, got {dict(zip(self._order, rows, strict=True))}")
+        if rows[0] > self._max_batch:
+            raise invalid(f"a request may hold at most {self._max_batch} rows, got {rows[0]}; split it into several requests")
+        return rows[0]
+
+    def _key(self, shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...] | None:
+        return tuple(shape[1 if self._batchable else 0 :] for shape in shapes) if self._varies else None
+
+    def _wanted(self, request: Mapping[str, Any]) -> tuple[tuple[str, bool], ...]:
+        parameters = request.get("parameters")
+        if parameters is not None and type(parameters) is not dict:
+            raise invalid(f"parameters must be an object, got {_kind(parameters)}")
+        binary = bool(parameters and parameters.get("binary_data_output"))
+        outputs = request.get("outputs")
+        if outputs is None or outputs == []:
+            return self._all[binary]
+        if type(outputs) is not list:
+            raise invalid(f"outputs must be a list, got {_kind(outputs)}")
+        wanted: dict[str, bool] = {}
+        for output in outputs:
+            name = output.get("name") if type(output) is dict else output
+            if type(output) is not dict or type(name) is not str or name not in self._outputs or name in wanted:
+                raise invalid(f"outputs must be objects with names among {list(self._outputs)}, each once, got {_shown(name)}")
+            settings = output.get("parameters")
+            wanted[name] = binary if settings is None else _flag(name, settings, binary)
+        return tuple(wanted.items())
+
+
+def _flag(name: str, settings: Any, otherwise: bool) -> bool:
+    if type(settings) is not dict:
+        raise invalid(f"output {name!r}: parameters must be an object, got {_kind(settings)}")
+    _only_offered(name, settings)
+    return bool(settings.get("binary_data", otherwise))
+
+
+def _only_offered(name: str, parameters: Mapping[str, Any]) -> None:
+    for parameter in NOT_OFFERED:
+        if parameter in parameters:
+            raise invalid(f"tensor {name!r}: the parameter {parameter!r} is not offered by this server; leave it out")
+
+
+def _binary_size(rule: _Input, shape: tuple[int, ...], tensor: Mapping[str, Any], binary: bool) -> int | None:
+    """How many bytes of the body are this tensor's; none when its data is in the JSON part."""
+    parameters = tensor.get("parameters")
+    if not parameters:
+        return None
+    if type(parameters) is not dict:
+        raise invalid(f"input {rule.name!r}: parameters must be an object, got {_kind(parameters)}")
+    _only_offered(rule.name, parameters)
+    size = parameters.get("binary_data_size")
+    if size is None:
+        return None
+    if type(size) is not int or not binary or "data" in tensor:
+        raise invalid(
+            f"input {rule.name!r}: binary_data_size must be an integer, with the header Inference-Header-Content-Length and without data"
+        )
+    if size != prod(shape) * rule.dtype.itemsize:
+        raise invalid(f"input {rule.name!r}: binary_data_size must be {prod(shape) * rule.dtype.itemsize} for {_shown(shape)}, got {size}")
+    return size
+
+
+def _from_bytes(rule: _Input, shape: tuple[int, ...], body: bytes, offset: int, size: int) -> np.ndarray:
+    if offset + size > len(body):
+        raise invalid(f"input {rule.name!r}: {size} bytes were announced, got {len(body) - offset}")
+    array = np.ndarray(shape, rule.dtype, body, offset)
+    if rule.datatype == "BOOL" and array.view(np.uint8).max() > 1:
+        raise invalid(f"input {rule.name!r}: each BOOL must be one byte, 0 or 1")
+    return array
+
+
+def _from_json(rule: _Input, shape: tuple[int, ...], data: Any) -> np.ndarray:
+    if type(data) is not list:
+        raise invalid(f"input {rule.name!r}: data must be a list (or binary_data_size must be given), got {_kind(data)}")
+    try:
+        array = np.array(data)
+    except ValueError:
+        raise invalid(f"input {rule.name!r}: data must be numbers nested as its shape, or flat; got lists of unequal length") from None
+    if array.ndim == 1 and array.size == prod(shape):
+        array = array.reshape(shape)
+    if array.shape != shape:
+        raise invalid(f"input {rule.name!r}: data must fill shape {_shown(shape)}, got {_shown(array.shape)}")
+    return _cast(rule, array)
+
+
+_FITS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
+
+
+def _cast(rule: _Input, array: np.ndarray) -> np.ndarray:
+    """The array in the input's own type; refuses what a cast would change silently (null, text, fractions, overflow)."""
+    if array.dtype.kind not in _FITS[rule.dtype.kind]:
+        got = {"O": "null or too large an integer", "U": "text", "f": "fractions", "b": "true or false"}.get(array.dtype.kind, "numbers")
+        raise invalid(f"input {rule.name!r}: data must fit {rule.datatype}, got {got}")
+    if rule.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            cast = array.astype(rule.dtype)
+        fits = bool(np.isfinite(cast).all())
+    elif rule.dtype.kind == "b":
+        return array
+    else:
+        bounds = np.iinfo(rule.dtype)
+        fits = int(array.min()) >= bounds.min and int(array.max()) <= bounds.max
+        cast = array.astype(rule.dtype) if fits else array
+    if not fits:
+        raise invalid(f"input {rule.name!r}: data must fit {rule.datatype}, got a number out of its range")
+    return cast
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}.get(type(value), "a number")
+
+
+def _shown(value: Any) -> str:
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _shown_shape(shape: tuple[int | str, ...]) -> str:
+    return "[" + ", ".join(str(size) for size in shape) + "]"

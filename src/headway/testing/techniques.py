@@ -1,0 +1,137 @@
+"""The contract of a compression technique, as tests. Any technique earns them all with three lines::
+
+    class TestMine(TechniqueContract):
+        @pytest.fixture(scope="class")
+        @classmethod
+        def technique(cls): return my_technique
+
+The suite runs every rung of the technique's ladder on every graph of ``small_graphs`` (override ``model`` for others). It checks form and
+good behaviour, not speed and not accuracy on real data.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from headway.compress import Context
+from headway.compress.effect import measure_effect
+from headway.compress.session import answers, relative_error
+from headway.compress.techniques.contract import Technique
+from headway.model import Model
+from headway.records import Setting, Step, Unsupported, to_json
+from headway.testing.small_graphs import GRAPHS, samples
+
+ROWS = 24
+
+
+@dataclass(frozen=True)
+class Applied:
+    """One rung carried out twice on one model."""
+
+    settings: dict[str, Setting]
+    bytes_before: bytes
+    bytes_after: bytes
+    first: Model
+    second: Model
+
+
+class TechniqueContract:
+    """Subclass it and give the fixture ``technique``; ``model`` and ``context`` may be overridden too.
+
+    Attributes:
+        largest_error: relative L2 error of the answers that still counts as the same function; raise it for what removes weights.
+    """
+
+    largest_error = 0.1
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def technique(cls) -> Technique:
+        """The module under test."""
+        raise NotImplementedError("a subclass must give the fixture 'technique': the module under test")
+
+    @pytest.fixture(scope="class", params=sorted(GRAPHS))
+    @classmethod
+    def model(cls, request: pytest.FixtureRequest) -> Model:
+        """A model to compress."""
+        return Model.from_proto(GRAPHS[request.param](), request.param, "onnx")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def context(cls, model: Model) -> Context:
+        """Samples, and a CPU that has everything."""
+        every = frozenset({"avx512_vnni", "avx512_bf16", "avx512_fp16"})
+        return Context(samples=samples(model.to_proto(), ROWS), instruction_sets=every, seed=0)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def applied(cls, technique: Technique, model: Model, context: Context) -> tuple[Applied, ...]:
+        """Every rung carried out twice; empty when the technique refuses the model."""
+        results = []
+        for settings in technique.ladder(model, context):
+            before = model.to_bytes()
+            first, second = (technique.apply(model, dict(settings), context) for _ in range(2))
+            results.append(Applied(settings, before, model.to_bytes(), first, second))
+        return tuple(results)
+
+    def test_it_names_its_source_and_its_place(self, technique: Technique) -> None:
+        assert (technique.__doc__ or "").strip(), "the module needs a docstring: its first line is shown by `headway doctor`"
+        assert isinstance(technique.ORDER, int) and isinstance(technique.HARSHNESS, int)
+        assert all(isinstance(name, str) for name in technique.FOLLOWS)
+
+    def test_it_offers_settings_or_says_why_not(self, technique: Technique, model: Model, context: Context) -> None:
+        reason, ladder = technique.refuse(model, context), technique.ladder(model, context)
+        assert (reason is None) == bool(ladder), f"the ladder must be empty exactly when refuse() gives a reason: {reason!r}, {ladder!r}"
+        if reason is not None:
+            assert reason.strip() == reason and "\n" not in reason, f"a reason is one sentence: {reason!r}"
+            with pytest.raises(Unsupported):
+                technique.apply(model, {}, context)
+
+    def test_settings_survive_json(self, technique: Technique, model: Model, context: Context) -> None:
+        for settings in technique.ladder(model, context):
+            assert json.loads(json.dumps(settings)) == settings
+            assert str(Step(technique="it", settings=settings))
+
+    def test_the_input_model_is_untouched(self, applied: tuple[Applied, ...]) -> None:
+        for rung in applied:
+            assert rung.bytes_before == rung.bytes_after, f"apply({rung.settings}) changed its input"
+
+    def test_same_arguments_give_same_bytes(self, applied: tuple[Applied, ...]) -> None:
+        for rung in applied:
+            assert rung.first.to_bytes() == rung.second.to_bytes(), f"apply({rung.settings}) gave two different models"
+
+    def test_names_types_and_the_free_batch_are_kept(self, model: Model, applied: tuple[Applied, ...]) -> None:
+        for rung in applied:
+            assert rung.first.inputs == model.inputs and rung.first.outputs == model.outputs
+            assert (rung.first.name, rung.first.origin) == (model.name, model.origin)
+
+    def test_answers_stay_finite_and_near_at_any_batch(self, model: Model, context: Context, applied: tuple[Applied, ...]) -> None:
+        for rows in (1, 5):
+            expected = answers(model.to_proto(), context.samples, rows)
+            for rung in applied:
+                got = answers(rung.first.to_proto(), context.samples, rows)
+                assert all(np.isfinite(array).all() for batch in got for array in batch), f"{rung.settings}: answers are not finite"
+                error = relative_error(expected, got)
+                assert error < self.largest_error, f"{rung.settings}: answers moved by {error:.2g} at batch {rows}"
+
+    def test_its_effect_can_be_reported(self, model: Model, context: Context, applied: tuple[Applied, ...]) -> None:
+        before = model.to_proto()
+        seen = answers(before, context.samples, 5)
+        for rung in applied:
+            after = rung.first.to_proto()
+            step = Step(technique="it", settings=rung.settings)
+            effect = measure_effect(step, (before, after), (seen, answers(after, context.samples, 5)), 0.0)
+            assert effect.message and to_json(effect)
+            if rung.first.digest == model.digest:
+                assert effect.did_nothing
+
+    def test_a_second_time_is_harmless(self, technique: Technique, context: Context, applied: tuple[Applied, ...]) -> None:
+        for rung in applied:
+            if technique.refuse(rung.first, context) is None:
+                again = technique.apply(rung.first, dict(rung.settings), context)
+                error = relative_error(answers(rung.first.to_proto(), context.samples, 5), answers(again.to_proto(), context.samples, 5))
+                assert error < self.largest_error, f"{rung.settings}: a second application moved the answers by {error:.2g}"

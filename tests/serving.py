@@ -136,7 +136,10 @@ def process(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
     finally:
         if child.poll() is None:
             child.kill()
-        child.communicate()
+        child.wait()
+        for stream in (child.stdout, child.stderr):
+            if stream is not None:
+                stream.close()
 
 
 class Wire:

@@ -16,7 +16,6 @@ from headway.report.page import render
 from headway.search import Evidence, choose, frontier, gather, order, shortfall
 
 FALLBACKS = 2
-GAIN_WORTH_NAMING = 0.02
 
 
 def conclude(run: Run, prepared: Prepared, parent: Variant, plain: Collection[str], variants: Mapping[str, Variant]) -> Summary:
@@ -71,8 +70,8 @@ def _package(
         variant = variants[candidate.variant]
         entries.append(
             Entry(
-                variant=variant, path=run.folder / variant.path, plan=candidate.plan, latency_s=e.latency_s, rate_per_s=e.rate_per_s,
-                drop=quality.drop.value if quality else None,
+                variant, run.folder / variant.path, candidate.plan,
+                {"latency_s": e.latency_s, "rate_per_s": e.rate_per_s, "drop": quality.drop.value if quality else None},
             )  # fmt: skip
         )
     package(

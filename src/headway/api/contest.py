@@ -99,10 +99,10 @@ def _arguments(run: Run, prepared: Prepared, entrant: Entrant, variants: dict[st
         return
     folder = run.folder / "finalists" / str(number)
     package(
-        folder, name=MODEL, entries=[Entry(variant=variant, path=run.folder / variant.path, plan=entrant.candidate.plan)], objective=run.objective,
+        folder, name=MODEL, entries=[Entry(variant, run.folder / variant.path, entrant.candidate.plan, {})], objective=run.objective,
         environment=prepared.environment, labels=prepared.dataset.class_names, seed=run.config.seed,
     )  # fmt: skip
-    yield from ("headway.serve", str(folder), "--http", "127.0.0.1:0", "--name", MODEL)
+    yield from ("headway.serve", str(folder), "--http", "127.0.0.1:0")
 
 
 def _searched(run: Run, entrant: Entrant, number: int) -> bool:

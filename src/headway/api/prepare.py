@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
+import numpy as np
 
 import headway
 import headway.data
@@ -16,10 +19,11 @@ from headway.compress import Context, techniques
 from headway.data import Dataset, Parts
 from headway.measure.ceilings import measure_ceilings
 from headway.measure.environment import environment, instruction_sets
+from headway.measure.scoring import answers
 from headway.model import Model, cost
 from headway.predict import explain
 from headway.quality import Metric, default_metric, metric
-from headway.records import Cost, Environment, Objective, RunStarted, SourceInspected
+from headway.records import Cost, Environment, Objective, Plan, RunStarted, SourceInspected
 from headway.runtime import runtimes
 
 IMPORT_ROWS = 4
@@ -83,9 +87,18 @@ def prepare(config: TuneConfig) -> Prepared:
         headway.data.check(raw, source.model.inputs)
     train = headway.data.check(headway.data.load(config.train), sources[0].model.inputs) if config.train else None
     parts = headway.data.split(dataset, seed=config.seed, train=train)
-    chosen = metric(config.metric) if config.metric else default_metric(sources[0].model.outputs, dataset.labels)
+    chosen = metric(config.metric) if config.metric else _default_metric(sources[0].model, dataset)
     context = Context(samples=parts.calibration.inputs, instruction_sets=frozenset(instruction_sets()), seed=config.seed)
     return Prepared(sources, dataset, parts, chosen, context, environment(), chosen_runtimes, chosen_techniques, notes)
+
+
+def _default_metric(model: Model, dataset: Dataset) -> Metric:
+    """The metric that outputs and labels suggest; the model runs on a few rows to show its outputs."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        model.save(path)
+        few = dataset.take(np.arange(min(IMPORT_ROWS, len(dataset))))
+        return default_metric(answers(path, Plan(runtime="onnx_runtime"), few.inputs), dataset.labels)
 
 
 def started(prepared: Prepared, config: TuneConfig, objective: Objective, name: str) -> RunStarted:

@@ -37,7 +37,7 @@ class Commands(TyperGroup):
         if cmd_name not in names(commands):
             return None
         module = _import(cmd_name)
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         app.command(name=cmd_name)(module.command)
         made = typer.main.get_command(app)
         made.name = cmd_name
@@ -65,7 +65,7 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-application = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+application = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 
 @application.callback()

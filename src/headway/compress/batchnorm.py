@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from headway.compress.graph import consumers, drop_unused, fresh_name, initializers, producers, replace, value_names
 
@@ -66,7 +68,7 @@ def _output_axis(layer: NodeProto) -> int | None:
     return 0 if values.get("transB", 0) else 1
 
 
-def _bias(layer: NodeProto, fixed, channels: int) -> np.ndarray | None:  # type: ignore[no-untyped-def]
+def _bias(layer: NodeProto, fixed: Mapping[str, TensorProto], channels: int) -> np.ndarray | None:
     """The layer's bias as one value a channel; none when it has another form."""
     if len(layer.input) < 3 or not layer.input[2]:
         return np.zeros(channels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -197,7 +198,7 @@ def _constant_of(node: NodeProto) -> TensorProto | None:
     return copy
 
 
-def replace(field, items: Iterable) -> None:  # type: ignore[no-untyped-def]
+def replace(field: Any, items: Iterable[Any]) -> None:
     """Give a repeated protobuf field new items; the items may come from the field itself."""
     copies = []
     for item in items:
@@ -282,4 +283,4 @@ def _attribute_text(attribute: AttributeProto) -> bytes:
     copy = AttributeProto()
     copy.CopyFrom(attribute)
     copy.ClearField("doc_string")
-    return copy.SerializeToString(deterministic=True)
+    return bytes(copy.SerializeToString(deterministic=True))

@@ -80,7 +80,7 @@ def write(proto: ModelProto, nodes: Iterable[str], ranges: Mapping[str, Range], 
         op_types_to_quantize=kinds,
         extra_options={"MatMulConstBOnly": True},
     )
-    written = writer.quantize_model()
+    written: ModelProto = writer.quantize_model()
     clean(written)
     left = {node.name for node in written.graph.node}
     _keep_floats_float(written.graph, chosen, {output for name, output in clipping.items() if name not in left})

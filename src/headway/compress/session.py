@@ -72,9 +72,10 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, np.ndarray], names: S
         Unsupported: ONNX Runtime fails on this batch; the message says why.
     """
     try:
-        return session.run(None if names is None else list(names), dict(feeds))
+        outputs: list[np.ndarray] = session.run(None if names is None else list(names), dict(feeds))
     except Exception as error:  # as above
         raise Unsupported(f"the graph must run on the calibration samples, but ONNX Runtime says: {_first_line(error)}") from error
+    return outputs
 
 
 def answers(proto: ModelProto, samples: Mapping[str, np.ndarray], rows: int) -> list[list[np.ndarray]]:

@@ -24,9 +24,9 @@ def cost(model: Model, samples: Mapping[str, np.ndarray] | None = None, *, sizes
 
     The batch is one. Other free dimensions take their size from ``sizes`` by name, then from ``samples``; else ``height`` and
     ``width`` are 224 and all others 64. Bytes are lower bounds on what must move: operators that only rename a shape move nothing, a
-    look-up reads only the rows it gives (so a table that is only looked up is no weight that moves), what can be computed beforehand costs nothing, and between a
-    QuantizeLinear and a DequantizeLinear values have their narrow size. Loop and Scan bodies count once, of an If the costlier branch;
-    both, and operators without a rule or a shape, are named in ``uncounted``.
+    look-up reads only the rows it gives (so a table that is only looked up is no weight that moves), what can be computed
+    beforehand costs nothing, and between a QuantizeLinear and a DequantizeLinear values have their narrow size. Loop and Scan bodies
+    count once, of an If the costlier branch; both, and operators without a rule or a shape, are named in ``uncounted``.
     """
     graph, shapes = at_one_request(model, samples, sizes)
     counter = _Counter(graph, shapes)

@@ -46,7 +46,7 @@ def load(reference: str, samples: Samples | None = None, *, exporters: Sequence[
 
     Args:
         samples: input name to array of rows; a few are used. None: inputs are made up from the model's own specs.
-        exporters: origins wanted (``torch-dynamo``, ``torch-script``); None: all that the door knows.
+        exporters: origins wanted (``torch-dynamo``, ``torch-script``); None: all that the door knows. An ONNX file has none.
 
     Raises:
         ModelError: nothing that can be read, run or exported with the same answers; the message says why.

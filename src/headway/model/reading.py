@@ -24,13 +24,23 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     """
     proto = _parse(path, _bytes_of(path))
     _load_external(proto, path)
+    _check_rules(proto, path)
+    _check_ports(proto, path)
+    return proto
+
+
+def _check_rules(proto: onnx.ModelProto, path: Path) -> None:
+    """Pass the graph through ONNX's checker; outputs without a shape, which runtimes take and the checker does not, are let through."""
+    bare = [port for port in proto.graph.output if port.type.HasField("tensor_type") and not port.type.tensor_type.HasField("shape")]
+    for port in bare:
+        port.type.tensor_type.shape.SetInParent()
     weights = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     try:
         onnx.checker.check_model(proto if weights < _INLINE_CHECK_BYTES else str(path))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"{path}: must follow the ONNX rules, got: {_first_line(error)}. Export the model again.") from error
-    _check_ports(proto, path)
-    return proto
+    for port in bare:
+        port.type.tensor_type.ClearField("shape")
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -48,7 +58,7 @@ def _bytes_of(path: Path) -> bytes:
     if content.startswith(b"version https://git-lfs"):
         raise ModelError(f"{path}: must hold an ONNX graph, got a Git LFS pointer; run 'git lfs pull'")
     head = content[:512]
-    if all(byte in b"\t\n\r\f" or 32 <= byte < 127 or byte >= 0xC2 for byte in head):
+    if all(byte in b"\t\n\r\f" or 32 <= byte < 127 or byte >= 128 for byte in head):
         raise ModelError(f"{path}: must hold an ONNX graph, got a text file that starts with {_excerpt(head)}; give the .onnx file itself")
     return content
 
@@ -151,4 +161,4 @@ def _excerpt(head: bytes) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:300]
+    return str(error).strip().split("\n")[0][:300].rstrip(". ")

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from headway.records import ModelError, TensorSpec
 
 BATCH = "batch"
+BATCH_NAMES = {"batch", "batch_size", "n"}
 DEFAULT_SIZES = {"height": 224, "width": 224, "h": 224, "w": 224}
 DEFAULT_SIZE = 64
 
@@ -22,13 +23,13 @@ def specs_of(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
 def size_of(dim: int | str, axis: int, sizes: Mapping[str, int], batch: int = 1) -> int:
     """The size that stands for a dimension.
 
-    A number is itself. Then: ``sizes`` by name; ``batch`` on axis 0; the default by name (``height`` and ``width`` 224); 64.
+    A number is itself. Then: ``sizes`` by name; ``batch`` on axis 0 or for its usual names; the default by name (``height`` and ``width`` 224); 64.
     """
     if isinstance(dim, int):
         return dim
     if dim in sizes:
         return sizes[dim]
-    return batch if axis == 0 else DEFAULT_SIZES.get(dim.lower(), DEFAULT_SIZE)
+    return batch if axis == 0 or dim.lower() in BATCH_NAMES else DEFAULT_SIZES.get(dim.lower(), DEFAULT_SIZE)
 
 
 def sizes_from(specs: Iterable[TensorSpec], samples: Mapping[str, np.ndarray] | None) -> dict[str, int]:

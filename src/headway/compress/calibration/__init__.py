@@ -4,7 +4,7 @@ It knows histograms and thresholds; it does not know what the ranges are used fo
 """
 
 from headway.compress.calibration.histogram import StreamingHistogram
-from headway.compress.calibration.stream import collect, ranges
+from headway.compress.calibration.stream import collect
 from headway.compress.calibration.thresholds import METHODS, Range, entropy, mean_squared_error, min_max, percentile
 
-__all__ = ["METHODS", "Range", "StreamingHistogram", "collect", "entropy", "mean_squared_error", "min_max", "percentile", "ranges"]
+__all__ = ["METHODS", "Range", "StreamingHistogram", "collect", "entropy", "mean_squared_error", "min_max", "percentile"]

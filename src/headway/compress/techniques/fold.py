@@ -124,7 +124,7 @@ def _slim(proto: ModelProto) -> ModelProto | None:
     if first_integer_node(proto) is not None:
         return None
     try:
-        slimmed = onnxslim.slim(copied(proto), size_threshold=LARGEST_CONSTANT_BYTES)
+        slimmed: ModelProto | None = onnxslim.slim(copied(proto), size_threshold=LARGEST_CONSTANT_BYTES)
     except Exception as error:  # third-party code over any graph
         _log.warning("fold: onnxslim failed (%s: %s); the graph is cleaned without it", type(error).__name__, error)
         return None

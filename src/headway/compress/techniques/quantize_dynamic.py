@@ -1,7 +1,7 @@
 """MatMul and Gemm in 8 bits: weights rounded once per output channel, activations measured on every call.
 
 Needs no calibration and follows each input's own range; costs one pass over the activations per layer. Never on Conv: ONNX Runtime's
-ConvInteger was 7 times slower than float (section 3.3 of the study). Source: Zafrir et al., Q8BERT (arXiv 1910.06188); written by
+ConvInteger was 7 times slower than float in our trial. Source: Zafrir et al., Q8BERT (arXiv 1910.06188); written by
 ``onnxruntime.quantization.quantize_dynamic``.
 """
 

@@ -30,6 +30,7 @@ from headway.records import ConfigError, Setting, Unsupported
 ORDER = 60
 HARSHNESS = 3
 FOLLOWS: tuple[str, ...] = ()
+Ladder = tuple[dict[str, Setting], ...]
 BUT_SENSITIVE, ALL = "matmul_conv_but_sensitive", "all"
 OPSET = 13  # the first with one scale per channel in DequantizeLinear
 DEFAULTS: dict[str, Setting] = {"scope": ALL, "calibrator": "mse", "keep_float": 0.1, "rows": 256}
@@ -50,12 +51,12 @@ def refuse(model: Model, context: Context) -> str | None:
     return None
 
 
-def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
+def ladder(model: Model, context: Context) -> Ladder:
     """First with the most sensitive quarter, then tenth, of the layers in float; then everything, by each calibrator."""
     if refuse(model, context):
         return ()
-    mild = tuple({"scope": BUT_SENSITIVE, "calibrator": "mse", "keep_float": share} for share in (0.25, 0.1))
-    harsh = tuple({"scope": ALL, "calibrator": name} for name in ("mse", "min_max", "percentile", "entropy"))
+    mild: Ladder = tuple({"scope": BUT_SENSITIVE, "calibrator": "mse", "keep_float": share} for share in (0.25, 0.1))
+    harsh: Ladder = tuple({"scope": ALL, "calibrator": name} for name in ("mse", "min_max", "percentile", "entropy"))
     proto = _prepared(model)
     return mild + harsh if len(layers(proto.graph, _kinds(proto))) > 3 else harsh
 

@@ -21,8 +21,8 @@ from headway.records import ModelError
 def export(request: Request) -> Exported:
     """What the framework's file makes of the object that the callable returns.
 
-    The callable takes no arguments and returns the model, or a pair of the model and example inputs (name to array, rows first), which are used
-    when there are no samples.
+    The callable takes no arguments and returns the model, or a pair of the model and example inputs (name to array, rows first), which
+    are used when there are no samples.
 
     Raises:
         ModelError: no such module or callable, it raises, or what it returns is no model.

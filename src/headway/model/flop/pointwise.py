@@ -10,7 +10,7 @@ from headway.model.flop.view import NodeView
 PER_ELEMENT = {
     1: """Abs Acos Acosh Add Asin Asinh Atan Atanh BitShift Ceil Cos Cosh Div Erf Exp Floor Log Max Min Mod Mul Neg Pow PRelu
     Reciprocal Relu Round
-        Sign Sin Sinh Sqrt Sub Sum Tan Tanh ThresholdedRelu Mean QLinearAdd QLinearMul CumSum Shrink""",
+        Sign Sin Sinh Sqrt Sub Sum Tan Tanh ThresholdedRelu Mean QLinearAdd QLinearMul CumSum CumProd Shrink""",
     2: "Clip DequantizeLinear Elu LeakyRelu QuantizeLinear Softsign Celu QLinearLeakyRelu",
     3: "HardSigmoid Selu Sigmoid Softplus QLinearSigmoid BiasAdd",
     4: "DynamicQuantizeLinear HardSwish Swish QuickGelu",
@@ -20,13 +20,15 @@ PER_ELEMENT = {
 }
 VARIADIC = {"Add", "Max", "Min", "Sum", "Mean", "Mul"}
 # no arithmetic on elements: shapes, copies, choices, comparisons, logic, random numbers
-FREE = """And ArgMax ArgMin ArrayFeatureExtractor BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Compress Concat ConcatFromSequence Constant
-    ConstantOfShape DepthToSpace Dropout Equal Expand EyeLike Flatten Gather GatherElements GatherND Greater GreaterOrEqual Hardmax
-    Identity IsInf IsNaN Less LessOrEqual MaxUnpool Multinomial NonZero Not OneHot Optional OptionalGetElement OptionalHasElement Or
-    Pad QLinearConcat RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Range Reshape ReverseSequence Scatter
-    ScatterElements ScatterND SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength Shape Size Slice
-    SpaceToDepth Split SplitToSequence Squeeze TensorScatter Tile TopK Transpose Trilu Unique Unsqueeze Where Xor ReorderInput
-    ReorderOutput"""
+FREE = """
+    And ArgMax ArgMin ArrayFeatureExtractor BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Compress Concat
+    ConcatFromSequence Constant ConstantOfShape DepthToSpace Dropout Equal Expand EyeLike Flatten Gather GatherElements GatherND
+    Greater GreaterOrEqual Hardmax Identity IsInf IsNaN Less LessOrEqual MaxUnpool Multinomial NonZero Not OneHot Optional
+    OptionalGetElement OptionalHasElement Or Pad QLinearConcat RandomNormal RandomNormalLike RandomUniform RandomUniformLike
+    Bernoulli Range Reshape ReverseSequence Scatter ScatterElements ScatterND SequenceAt SequenceConstruct SequenceEmpty
+    SequenceErase SequenceInsert SequenceLength Shape Size Slice SpaceToDepth Split SplitToSequence Squeeze TensorScatter Tile
+    TopK Transpose Trilu Unique Unsqueeze Where Xor ReorderInput ReorderOutput
+"""
 
 # the output lies where the input lies: nothing is moved
 VIEWS = frozenset(

@@ -2,7 +2,8 @@
 
 With input size I and hidden size H, in FLOP: products 2 G H (I + H) for G gates; the sum of the two products G H; the bias G H (its
 two parts are added beforehand); activations as one operation each. LSTM (Hochreiter and Schmidhuber 1997): 5 activations, 4 more for
-cell and output. GRU (Cho et al. 2014): 3 activations, 4 more for reset and update. The ONNX specification gives the layout: X (steps, rows, I) or (rows, steps, I), W (directions, G H, I).
+cell and output. GRU (Cho et al. 2014): 3 activations, 4 more for reset and update. The ONNX specification gives the layout:
+X (steps, rows, I) or (rows, steps, I), W (directions, G H, I).
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from headway.model.agreement import one_line
@@ -74,7 +73,6 @@ def _output_names(model: keras.Model) -> tuple[str, ...]:
     structure = getattr(model, "output", None) if getattr(model, "inputs", None) else None
     if structure is None or isinstance(structure, Mapping):
         return ()
-    names = [
-        getattr(getattr(value, "_keras_history", (None,))[0], "name", "") for value in np.atleast_1d(np.array(structure, dtype=object))
-    ]
+    values = structure if isinstance(structure, list | tuple) else [structure]
+    names = [getattr(getattr(value, "_keras_history", (None,))[0], "name", "") for value in values]
     return tuple(names) if all(names) and len(set(names)) == len(names) else ()

@@ -1,0 +1,18 @@
+"""Real models and real labelled data out of registry packages: ``headway demo NAME``.
+
+A demo is one file in ``demos/`` with ``build(cache, progress) -> Case``. This room knows packages, files and how the small models are
+trained. It does not know what is done with a case: compression, measurement and serving treat it like any user's model and samples.
+"""
+
+from headway import discovery
+from headway.demo import demos as _folder
+from headway.demo.case import Case, Progress
+from headway.discovery import Found
+
+
+def demos() -> Found:
+    """The demos by name, and the reason for each whose packages are not installed."""
+    return discovery.discover(_folder)
+
+
+__all__ = ["Case", "Found", "Progress", "demos"]

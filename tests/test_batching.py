@@ -28,9 +28,9 @@ def test_greedy_takes_the_longest_prefix_that_fits(rows: list[int], max_batch: i
 def test_a_wait_counts_from_the_oldest_arrival(rows: list[int], max_batch: int, wait: float) -> None:
     early = take(rows, [10.0] * len(rows), 10.0, max_batch=max_batch, max_wait_s=wait)
     late = take(rows, [10.0] * len(rows), 10.0 + wait, max_batch=max_batch, max_wait_s=wait)
-    assert late.count >= 1
-    assert early.count in (0, late.count)
-    if early.count == 0:
+    assert late.items >= 1
+    assert early.items in (0, late.items)
+    if early.items == 0:
         assert early.wake_at_s == 10.0 + wait
         assert sum(rows) < max_batch
 
@@ -61,7 +61,9 @@ class Answers:
 @pytest.mark.parametrize(("instances", "max_batch"), [(1, 1), (1, 8), (3, 4), (4, 64)])
 def test_every_item_is_answered_once_with_its_own_result(instances: int, max_batch: int) -> None:
     answers = Answers()
-    batcher: Batcher[int, int] = Batcher(lambda _, items: [item * 7 for item in items], answers.done, instances=instances, max_batch=max_batch, queue_limit=10**6)
+    batcher: Batcher[int, int] = Batcher(
+        lambda _, items: [item * 7 for item in items], answers.done, instances=instances, max_batch=max_batch, queue_limit=10**6
+    )
     senders = [threading.Thread(target=lambda start=start: [batcher.submit(item) for item in range(start, 2000, 4)]) for start in range(4)]
     for sender in senders:
         sender.start()
@@ -75,7 +77,9 @@ def test_every_item_is_answered_once_with_its_own_result(instances: int, max_bat
 
 def test_items_start_in_the_order_of_arrival() -> None:
     started: list[int] = []
-    batcher: Batcher[int, None] = Batcher(lambda _, items: [started.append(item) for item in items], lambda *_: None, instances=1, max_batch=3, queue_limit=1000)
+    batcher: Batcher[int, None] = Batcher(
+        lambda _, items: [started.append(item) for item in items], lambda *_: None, instances=1, max_batch=3, queue_limit=1000
+    )
     for item in range(500):
         batcher.submit(item)
     batcher.close()
@@ -134,7 +138,9 @@ def test_a_full_queue_refuses_at_once_and_a_drained_one_takes_no_more() -> None:
 
 def test_an_item_larger_than_the_batch_runs_alone() -> None:
     answers = Answers()
-    batcher: Batcher[int, int] = Batcher(lambda _, items: list(items), answers.done, instances=1, max_batch=4, queue_limit=10, rows=lambda item: item)
+    batcher: Batcher[int, int] = Batcher(
+        lambda _, items: list(items), answers.done, instances=1, max_batch=4, queue_limit=10, rows=lambda item: item
+    )
     for item in (9, 1, 2):
         batcher.submit(item)
     batcher.close()
@@ -143,7 +149,9 @@ def test_an_item_larger_than_the_batch_runs_alone() -> None:
 
 def test_a_wait_fills_the_batch() -> None:
     answers = Answers()
-    batcher: Batcher[int, int] = Batcher(lambda _, items: list(items), answers.done, instances=1, max_batch=4, max_wait_s=30.0, queue_limit=10)
+    batcher: Batcher[int, int] = Batcher(
+        lambda _, items: list(items), answers.done, instances=1, max_batch=4, max_wait_s=30.0, queue_limit=10
+    )
     for item in range(4):
         batcher.submit(item)
     while len(answers.results) < 4:

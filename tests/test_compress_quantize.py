@@ -133,7 +133,7 @@ def test_the_answer_itself_is_not_rounded() -> None:
 def test_a_relu_taken_into_a_layer_survives_when_its_reader_is_float() -> None:
     """Writer and cleaning together once lost it: Gemm, Relu, float Gemm."""
     proto = mlp()
-    step = Step(technique="quantize_static", settings={"scope": "matmul_conv_but_sensitive", "keep_float": 0.25})
+    step = Step(technique="quantize_static", settings={"scope": "but_sensitive", "keep_float": 0.25})
     outcome = make(model_of(proto), [Step(technique="fold"), step], context_of(proto))
     assert outcome.effects[1].output_error is not None and outcome.effects[1].output_error < 0.02
 
@@ -141,7 +141,7 @@ def test_a_relu_taken_into_a_layer_survives_when_its_reader_is_float() -> None:
 @pytest.mark.parametrize("name", ["residual", "cnn", "mlp"])
 def test_layers_kept_in_float_are_float_in_onnx_runtime_too(name: str, tmp_path: Path) -> None:
     """Between dequantize and quantize nodes ONNX Runtime would quantize them itself, with one scale for all channels."""
-    settings: dict[str, float | str] = {"scope": "matmul_conv_but_sensitive", "keep_float": 0.4}
+    settings: dict[str, float | str] = {"scope": "but_sensitive", "keep_float": 0.4}
     proto = static(GRAPHS[name](), **settings)
     fixed = initializers(proto.graph)
     kept = sum(node.op_type in ("Conv", "Gemm") and node.input[1] in fixed for node in proto.graph.node)
@@ -152,7 +152,7 @@ def test_layers_kept_in_float_are_float_in_onnx_runtime_too(name: str, tmp_path:
 def test_keeping_more_in_float_costs_less_of_the_answers() -> None:
     proto, errors = residual(), []
     context = context_of(proto)
-    for settings in ({"scope": "all"}, *({"scope": "matmul_conv_but_sensitive", "keep_float": share} for share in (0.15, 0.5))):
+    for settings in ({"scope": "all"}, *({"scope": "but_sensitive", "keep_float": share} for share in (0.15, 0.5))):
         errors.append(make(model_of(proto), [Step(technique="quantize_static", settings=settings)], context).effects[0].output_error)
     assert errors[0] > errors[1] > errors[2] > 0
 

@@ -31,7 +31,15 @@ from headway.records import BatchTiming, Ceilings, Cost, Objective, Plan, Servic
 def curve(tau0_s: float, alpha_s: float, sizes: tuple[int, ...] = (1, 2, 4, 8), instances: int = 1) -> ServiceCurve:
     timings = tuple(BatchTiming(batch=size, service_s=(tau0_s + alpha_s * size,)) for size in sizes)
     return ServiceCurve(
-        variant="v", runtime="null", device="cpu", instances=instances, threads=1, timings=timings, tau0_s=tau0_s, alpha_s=alpha_s, peak_bytes=0
+        variant="v",
+        runtime="null",
+        device="cpu",
+        instances=instances,
+        threads=1,
+        timings=timings,
+        tau0_s=tau0_s,
+        alpha_s=alpha_s,
+        peak_bytes=0,
     )
 
 
@@ -131,7 +139,17 @@ def test_the_roofline_says_what_can_pay(sets: tuple[str, ...], word: str) -> Non
         flop_per_s={"float32": 2e11, "int8": 8e11}, flop_per_s_one_thread={"float32": 1e11, "int8": 4e11}, bytes_per_s=3e10,
         bytes_per_s_one_thread=2e10, overhead_s=1e-5,
     )  # fmt: skip
-    cost = Cost(parameters=10**6, flop=10**9, weight_bytes=4 * 10**6, activation_bytes=10**6, opset=17, inputs=(), outputs=(), operators=(), uncounted=("Foo",))
+    cost = Cost(
+        parameters=10**6,
+        flop=10**9,
+        weight_bytes=4 * 10**6,
+        activation_bytes=10**6,
+        opset=17,
+        inputs=(),
+        outputs=(),
+        operators=(),
+        uncounted=("Foo",),
+    )
     text = "\n".join(explain(cost, ceilings, sets))
     assert word in text
     assert "compute-bound" in text

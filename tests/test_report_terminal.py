@@ -55,7 +55,7 @@ def test_not_met_names_the_bound_and_does_not_offer_to_serve() -> None:
     text = flat(printed(print_summary, msgspec.structs.replace(summary(), choice=lost, comparison=None)))
     assert "Objective not met" in text
     assert "The bound p99<=20ms fails: p99 is 31 ms, 55% above. Nearest: lite0/fold+static-u8s8" in text
-    assert "Measured in process: p99 12.1 ms, holds 541/s." in text
+    assert "Measured over HTTP: p99 12.1 ms, holds 541/s." in text
     assert "headway serve" not in text
 
 

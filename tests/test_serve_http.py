@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from headway.records import BundleError, InputError, Plan, Trace, from_json
@@ -113,7 +115,8 @@ def test_tritonclient_sees_health_and_metadata(server: Ready) -> None:
         assert client.is_model_ready("tiny")
         assert client.is_model_ready("tiny", "1")
         assert not client.is_model_ready("other")
-        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+        about = client.get_server_metadata()
+        assert (about["extensions"], about["models"]) == (["binary_tensor_data"], ["tiny"])
         model = client.get_model_metadata("tiny")
         assert model["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
         assert [output["name"] for output in model["outputs"]] == ["y", "top"]
@@ -496,7 +499,15 @@ def test_the_trace_holds_times_and_rows_only(affine: OpenBundle, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "options", [{"trace": Path("/nowhere/trace.json")}, {"token": ""}, {"token": "a b"}, {"host": "203.0.113.7"}, {"host": "no such host"}]
+    "options",
+    [
+        {"queue_limit": 0},
+        {"trace": Path("/nowhere/trace.json")},
+        {"token": ""},
+        {"token": "a b"},
+        {"host": "203.0.113.7"},
+        {"host": "no such host"},
+    ],
 )
 def test_what_cannot_be_served_is_one_sentence(affine: OpenBundle, options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
@@ -524,6 +535,44 @@ def test_the_server_says_when_it_fell_back(folder: Path) -> None:
         assert "is not served" in get(ready.url + "/")[1]
     with pytest.raises(BundleError), running(opened, variant="first"):
         pass
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 400), st.binary(max_size=8), st.integers(0, 40))
+def test_damaged_requests_harm_nobody(server: Ready, at: int, put: bytes, cut: int) -> None:
+    body, header = binary_body(np.ones((1, 4), np.float32))
+    whole = request(INFER, body, header)
+    with Wire(server.port) as wire:
+        wire.send(whole[:at] + put + whole[at + cut :])
+        wire.socket.shutdown(socket.SHUT_WR)
+        try:
+            while True:
+                assert wire.answer()[0] in {200, 400, 404, 405, 408, 413, 415, 431}
+        except (EOFError, ConnectionError):
+            pass
+    with Wire(server.port) as wire:
+        wire.send(whole)
+        assert wire.answer()[0] == 200
+
+
+def test_a_bundle_is_served_under_another_name(affine: OpenBundle) -> None:
+    with running(affine, name="other") as ready, Wire(ready.port) as wire:
+        wire.send(request("/v2/models/other/infer", json_body(ONE)))
+        assert json.loads(wire.answer()[2])["model_name"] == "other"
+    with pytest.raises(BundleError, match="the name must be"):
+        serve(affine, port=0, name="a/b")
+
+
+def test_the_null_runtime_is_served_too(folder: Path) -> None:
+    tensors = {
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["n", 4]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["n", 1]}],
+    }
+    (folder / "m.null.json").write_text(json.dumps({"tau0_s": 0.0, "alpha_s": 0.0, **tensors}))
+    opened = bundle(folder / "null", entry(folder / "m.null.json", plan=Plan(runtime="null", max_batch=4)))
+    with running(opened) as ready, Wire(ready.port) as wire:
+        wire.send(request(INFER, json_body(ONE, ONE)))
+        assert json.loads(wire.answer()[2])["outputs"][0]["data"] == [10.0, 10.0]
 
 
 # --- the end

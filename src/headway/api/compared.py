@@ -36,7 +36,11 @@ def compare_roles(run: Run, chosen: Candidate, plain: Candidate | None, naive: C
         late = {number: point.percentile(q).latency_s for number, point in points[role].items()}
         mine = {number: point.percentile(q).latency_s for number, point in points["chosen"].items()}
         _ratio(latency_ratio, notes, role, run.objective.percentile_name, late, mine)
-        if points[role] and capacities[role] and max(capacities[role].values()) < 0.95 * next(iter(points[role].values())).offered_rate_per_s:
+        if (
+            points[role]
+            and capacities[role]
+            and max(capacities[role].values()) < 0.95 * next(iter(points[role].values())).offered_rate_per_s
+        ):
             notes.append(f"the {role} deployment cannot hold the rate of comparison: its latency there grows with the length of the run")
     rates = [point.offered_rate_per_s for point in points["chosen"].values()]
     return Comparison(
@@ -47,7 +51,11 @@ def compare_roles(run: Run, chosen: Candidate, plain: Candidate | None, naive: C
 
 
 def _capacities(run: Run, candidate: Candidate, naive: bool) -> dict[int, float]:
-    return {c.round: c.rate_per_s for c in run.journal.of(Capacity) if c.target == "http" and c.candidate == candidate and (c.role == NAIVE) == naive}
+    return {
+        c.round: c.rate_per_s
+        for c in run.journal.of(Capacity)
+        if c.target == "http" and c.candidate == candidate and (c.role == NAIVE) == naive
+    }
 
 
 def _points(run: Run, candidate: Candidate, naive: bool) -> dict[int, LoadPoint]:

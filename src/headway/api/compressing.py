@@ -53,7 +53,7 @@ def _try(run: Run, prepared: Prepared, scorer: Scorer, source: Source, recipe: t
 def _scorer(run: Run, prepared: Prepared, bases: list[Variant]) -> Scorer:
     """A scorer whose parent is the base with the best quality; the first one where they are equal."""
     scorer = Scorer(run, prepared, "selection", prepared.parts.selection, bases[0])
-    if len({base.source.split("@")[0] for base in bases}) == 1:
+    if len({source.reference for source in prepared.sources}) == 1:
         return scorer
     sign = 1 if prepared.metric.higher_is_better else -1
     values = [(sign * scorer.measure(base, "onnx_runtime").value.value, -number, base) for number, base in enumerate(bases)]
@@ -63,9 +63,10 @@ def _scorer(run: Run, prepared: Prepared, bases: list[Variant]) -> Scorer:
 
 def _export_routes(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> set[str]:
     """Names of the sources to go on with: of several routes of one model, those within 5% of the best on some runtime."""
+    reference = {source.name: source.reference for source in prepared.sources}
     models: dict[str, set[str]] = {}
     for scored in alive:
-        models.setdefault(scored.variant.source.split("@")[0], set()).add(scored.variant.source)
+        models.setdefault(reference[scored.variant.source], set()).add(scored.variant.source)
     kept: set[str] = set()
     for routes in models.values():
         kept |= routes if len(routes) == 1 else _fastest(run, prepared, [s for s in alive if s.variant.source in routes])
@@ -88,4 +89,3 @@ def _fastest(run: Run, prepared: Prepared, rivals: Sequence[Scored]) -> set[str]
         share = max(rate / top[runtime] for (other, runtime), rate in best.items() if other == source)
         run.reject("export", source, None, f"this export route does at best {share:.0%} of another one's rate on one core, or no better")
     return kept
-

@@ -58,7 +58,11 @@ def _package(
 ) -> None:
     """The bundle: the winner first, then what to fall back to, the best uncompressed plan always among them."""
     by_candidate = {e.candidate: e for e in evidence}
-    ranked = [chosen, *(e.candidate for e in order(list(evidence), run.objective)), *(e.candidate for e in evidence if e.candidate.variant in plain)]
+    ranked = [
+        chosen,
+        *(e.candidate for e in order(list(evidence), run.objective)),
+        *(e.candidate for e in evidence if e.candidate.variant in plain),
+    ]
     kept: list[Candidate] = []
     for candidate in ranked:
         if candidate.variant not in {k.variant for k in kept} and len(kept) <= FALLBACKS:
@@ -70,9 +74,11 @@ def _package(
         variant = variants[candidate.variant]
         entries.append(
             Entry(
-                variant, run.folder / variant.path, candidate.plan,
+                variant,
+                run.folder / variant.path,
+                candidate.plan,
                 {"latency_s": e.latency_s, "rate_per_s": e.rate_per_s, "drop": quality.drop.value if quality else None},
-            )  # fmt: skip
+            )
         )
     package(
         run.folder / "bundle", name=prepared.sources[0].model.name or MODEL, entries=entries, objective=run.objective,

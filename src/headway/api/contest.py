@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from headway.api.loads import COMFORTABLE
+from headway.api.loads import COMFORTABLE, trial_s
 from headway.api.prepare import Prepared
 from headway.api.run import Run
 from headway.deploy import Entry, package
@@ -51,7 +50,7 @@ def hold_contest(run: Run, prepared: Prepared, entrants: Sequence[Entrant], vari
                 run.progress.step(f"round {number}: {entrant.role} {entrant.candidate}")
                 if not _searched(run, entrant, number):
                     _search(run, entrant, load, number)
-            rate_per_s = common_rate(run, [e for e in running])
+            rate_per_s = common_rate(run, list(running))
             for entrant, load in running.items():
                 if rate_per_s > 0 and not _at_rate(run, entrant, number):
                     point = load.load(rate_per_s, AT_RATE_S, run.objective, run.config.seed + number)
@@ -76,7 +75,9 @@ def _affordable(run: Run, entrants: int) -> int:
     return max(1, min(ROUNDS, 1 + int((left - one) // later)))
 
 
-def _start(run: Run, prepared: Prepared, entrants: Sequence[Entrant], variants: dict[str, Variant], stack: contextlib.ExitStack) -> dict[Entrant, OverHttp]:
+def _start(
+    run: Run, prepared: Prepared, entrants: Sequence[Entrant], variants: dict[str, Variant], stack: contextlib.ExitStack
+) -> dict[Entrant, OverHttp]:
     """Every entrant as a server of its own; one that does not start is recorded and left out."""
     running: dict[Entrant, OverHttp] = {}
     for number, entrant in enumerate(entrants):
@@ -88,7 +89,9 @@ def _start(run: Run, prepared: Prepared, entrants: Sequence[Entrant], variants: 
             load.load(20.0, 0.5, run.objective, 0)
             running[entrant] = load
         except HeadwayError as error:
-            run.add(Failure(stage="contest", variant=entrant.candidate.variant, plan=entrant.candidate.plan, reason=f"{entrant.role}: {error}"))
+            run.add(
+                Failure(stage="contest", variant=entrant.candidate.variant, plan=entrant.candidate.plan, reason=f"{entrant.role}: {error}")
+            )
     return running
 
 
@@ -107,30 +110,41 @@ def _arguments(run: Run, prepared: Prepared, entrant: Entrant, variants: dict[st
 
 def _searched(run: Run, entrant: Entrant, number: int) -> bool:
     return any(
-        c.target == "http" and c.round == number and c.candidate == entrant.candidate and c.role == entrant.role for c in run.journal.of(Capacity)
+        c.target == "http" and c.round == number and c.candidate == entrant.candidate and c.role == entrant.role
+        for c in run.journal.of(Capacity)
     )
 
 
 def _at_rate(run: Run, entrant: Entrant, number: int) -> bool:
     return any(
-        r.purpose == "at-rate" and r.round == number and r.candidate == entrant.candidate and r.role == entrant.role for r in run.journal.of(LoadRun)
+        r.purpose == "at-rate" and r.round == number and r.candidate == entrant.candidate and r.role == entrant.role
+        for r in run.journal.of(LoadRun)
     )
 
 
 def _search(run: Run, entrant: Entrant, load: OverHttp, number: int) -> None:
-    before = [c.rate_per_s for c in run.journal.of(Capacity) if c.target == "http" and c.candidate == entrant.candidate and c.role == entrant.role]
+    before = [
+        c.rate_per_s for c in run.journal.of(Capacity) if c.target == "http" and c.candidate == entrant.candidate and c.role == entrant.role
+    ]
     seeds = iter(range(1000 * number, 1000 * number + 100))
 
     def trial(rate_per_s: float) -> LoadPoint:
-        point = load.load(rate_per_s, TRIAL_S, run.objective, next(seeds))
+        point = load.load(rate_per_s, trial_s(rate_per_s, TRIAL_S), run.objective, next(seeds))
         run.add(LoadRun(candidate=entrant.candidate, role=entrant.role, round=number, point=point))
         return point
 
     start = before[-1] if before and before[-1] > 0 else entrant.guess_per_s
-    found = find_capacity(trial, start_per_s=start, trials=LATER_TRIALS if before else FIRST_TRIALS)
+    found = find_capacity(trial, start_per_s=start, trials=LATER_TRIALS if before else FIRST_TRIALS, percentile=run.objective.percentile)
     run.add(
         Capacity(
-            candidate=entrant.candidate, role=entrant.role, target="http", rate_per_s=found.low_per_s, low_per_s=found.low_per_s,
-            high_per_s=found.high_per_s, open_above=found.open_above, round=number, memory_bytes=load.server.resident_bytes,
-        )  # fmt: skip
+            candidate=entrant.candidate,
+            role=entrant.role,
+            target="http",
+            rate_per_s=found.low_per_s,
+            low_per_s=found.low_per_s,
+            high_per_s=found.high_per_s,
+            open_above=found.open_above,
+            round=number,
+            memory_bytes=load.server.resident_bytes,
+        )
     )

@@ -13,8 +13,10 @@ from headway.records import Candidate, Failure, HeadwayError, Plan, Prediction, 
 from headway.search import batch_sizes, plans_for, splits
 
 LARGEST_BATCH = 32
-SECONDS_A_BATCH = 0.25
+SECONDS_A_BATCH = 0.15
 SLOWEST_BATCH_S = 0.5
+MOST = 6
+"""Variant-runtime pairs that are measured on every split of the cores."""
 FAR_BEHIND = 0.5
 """A variant with less than this share of the best one's capacity on one core, and no better quality, is not measured further."""
 
@@ -67,18 +69,24 @@ def measure_curves(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> lis
 
 
 def _worth(run: Run, measured: Sequence[tuple[Scored, ServiceCurve]]) -> list[tuple[Scored, ServiceCurve]]:
-    """Those not far behind a variant of no worse quality; the best uncompressed one always stays."""
-    plain = max((m for m in measured if not m[0].variant.compressed), key=lambda m: m[1].capacity_per_s(), default=None)
-    kept = []
-    for scored, curve in measured:
-        rival = max((m for m in measured if m[0].quality.drop.value <= scored.quality.drop.value), key=lambda m: m[1].capacity_per_s())
-        share = curve.capacity_per_s() / rival[1].capacity_per_s()
-        if share < FAR_BEHIND and (scored, curve) != plain:
-            plan = Plan(runtime=scored.runtime)
-            reason = f"one core does {curve.capacity_per_s():.4g}/s, {share:.0%} of {rival[0].variant.name} on {rival[0].runtime}, at no better quality"
-            run.reject("curve", scored.variant.name, plan, reason)
+    """Those not far behind a variant of no worse quality, at most ``MOST``; the best uncompressed one always stays."""
+    fastest_first = sorted(measured, key=lambda m: -m[1].capacity_per_s())
+    plain = next((m for m in fastest_first if not m[0].variant.compressed), None)
+    kept: list[tuple[Scored, ServiceCurve]] = []
+    for scored, curve in fastest_first:
+        if (scored, curve) == plain:
+            kept.append((scored, curve))
             continue
-        kept.append((scored, curve))
+        rival = next((m for m in fastest_first if m[0].quality.drop.value <= scored.quality.drop.value), (scored, curve))
+        share = curve.capacity_per_s() / rival[1].capacity_per_s()
+        if share < FAR_BEHIND:
+            reason = f"one core does {curve.capacity_per_s():.4g}/s, {share:.0%} of {rival[0].variant.name} on {rival[0].runtime}, at no better quality"
+        elif len(kept) >= MOST:
+            reason = f"one core does {curve.capacity_per_s():.4g}/s, and {MOST} others do more"
+        else:
+            kept.append((scored, curve))
+            continue
+        run.reject("curve", scored.variant.name, Plan(runtime=scored.runtime), reason)
     return kept
 
 

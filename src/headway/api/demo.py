@@ -19,7 +19,14 @@ def cache_folder() -> Path:
 
 
 def run_demo(
-    name: str, *, out: str = "", budget: str = "", slo: str = "", track: tuple[str, ...] = (), resume: bool = False, progress: Progress | None = None
+    name: str,
+    *,
+    out: str = "",
+    budget: str = "",
+    slo: str = "",
+    track: tuple[str, ...] = (),
+    resume: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[Case, Summary]:
     """The demo's case and the Summary of its run.
 
@@ -38,6 +45,12 @@ def run_demo(
     progress.stage(f"demo {name}: model and data", 4)
     case = found.present[name].build(cache_folder(), progress.step)
     config = TuneConfig(
-        models=(case.model,), data=str(case.data), slo=slo or case.objective, out=out or f"runs/demo-{name}", budget=budget, metric=case.metric, track=track
+        models=(case.model,),
+        data=str(case.data),
+        slo=slo or case.objective,
+        out=out or f"runs/demo-{name}",
+        budget=budget,
+        metric=case.metric,
+        track=track,
     )
     return case, tune(config, resume=resume, progress=progress)

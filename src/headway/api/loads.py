@@ -11,9 +11,12 @@ from headway.load import find_capacity
 from headway.measure.in_process import InProcess, in_process
 from headway.records import Capacity, Failure, HeadwayError, LoadPoint, LoadRun, Prediction
 
-TRIAL_S = 1.5
+TRIAL_S = 1.2
+LONGEST_TRIAL_S = 6.0
 AT_RATE_S = 3.0
-TRIALS = 7
+TRIALS = 5
+TRIAL_REQUESTS = 250
+"""A trial lasts long enough for this many requests, so that a percentile has something to stand on."""
 COMFORTABLE = 0.7
 """Without a stated rate, latency is compared at this share of a candidate's own capacity."""
 
@@ -35,6 +38,11 @@ def load_shortlist(run: Run, prepared: Prepared, shortlisted: Sequence[Predictio
             run.add(Failure(stage="load", variant=candidate.variant, plan=candidate.plan, reason=str(error)))
 
 
+def trial_s(rate_per_s: float, shortest_s: float) -> float:
+    """How long a trial at a rate lasts [s]."""
+    return min(LONGEST_TRIAL_S, max(shortest_s, TRIAL_REQUESTS / rate_per_s))
+
+
 def _measure(run: Run, held: InProcess, prediction: Prediction) -> None:
     candidate = prediction.candidate
     count = 0
@@ -42,18 +50,23 @@ def _measure(run: Run, held: InProcess, prediction: Prediction) -> None:
     def trial(rate_per_s: float) -> LoadPoint:
         nonlocal count
         count += 1
-        point = held.load(rate_per_s, TRIAL_S, run.objective, run.config.seed + count)
+        point = held.load(rate_per_s, trial_s(rate_per_s, TRIAL_S), run.objective, run.config.seed + count)
         run.add(LoadRun(candidate=candidate, role="candidate", round=0, point=point))
         return point
 
-    found = find_capacity(trial, start_per_s=0.85 * prediction.capacity_per_s, trials=TRIALS)
+    found = find_capacity(trial, start_per_s=0.85 * prediction.capacity_per_s, trials=TRIALS, percentile=run.objective.percentile)
     at = run.objective.rate_per_s or COMFORTABLE * found.low_per_s
     if at > 0:
         point = held.load(at, AT_RATE_S, run.objective, run.config.seed)
         run.add(LoadRun(candidate=candidate, role="candidate", round=0, point=point, purpose="at-rate"))
     run.add(
         Capacity(
-            candidate=candidate, role="candidate", target="in-process", rate_per_s=found.low_per_s, low_per_s=found.low_per_s,
-            high_per_s=found.high_per_s, open_above=found.open_above,
-        )  # fmt: skip
+            candidate=candidate,
+            role="candidate",
+            target="in-process",
+            rate_per_s=found.low_per_s,
+            low_per_s=found.low_per_s,
+            high_per_s=found.high_per_s,
+            open_above=found.open_above,
+        )
     )

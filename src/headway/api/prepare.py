@@ -31,9 +31,10 @@ IMPORT_ROWS = 4
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One model that competes, with its unique name in the run."""
+    """One model that competes: its unique name in the run, and the reference it came from (several exports share one)."""
 
     name: str
+    reference: str
     model: Model
 
 
@@ -57,18 +58,20 @@ class Prepared:
         return self.environment.cores
 
 
-def load_sources(references: Sequence[str], dataset: Dataset | None, exporters: Sequence[str] = ()) -> tuple[tuple[Source, ...], tuple[str, ...]]:
+def load_sources(
+    references: Sequence[str], dataset: Dataset | None, exporters: Sequence[str] = ()
+) -> tuple[tuple[Source, ...], tuple[str, ...]]:
     """Every export of every model reference, with unique names, and notes on what did not work."""
     samples = None if dataset is None else {name: array[:IMPORT_ROWS] for name, array in dataset.inputs.items()}
     sources: list[Source] = []
     notes: list[str] = []
-    for reference in references:
+    for number, reference in enumerate(references):
         loaded = headway.model.load(reference, samples, exporters=tuple(exporters) or None)
         notes += loaded.notes
-        taken = {source.name.split("@")[0] for source in sources}
+        taken = {source.name for source in sources}
         for model in loaded.models:
-            name = model.name if model.name not in taken else f"{model.name}-{len(taken) + 1}"
-            sources.append(Source(f"{name}@{model.origin}" if len(loaded.models) > 1 else name, model))
+            name = model.name if model.name not in taken else f"{model.name}-{number + 1}"
+            sources.append(Source(name, f"{number}:{reference}", model))
     return tuple(sources), tuple(notes)
 
 
@@ -136,4 +139,3 @@ def estimate(run: Run, prepared: Prepared) -> dict[str, Cost]:
         notes = explain(costs[source.name], ceilings, prepared.environment.instruction_sets)
         run.add(SourceInspected(source=source.name, digest=source.model.digest, cost=costs[source.name], ceilings=ceilings, notes=notes))
     return costs
-

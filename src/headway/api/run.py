@@ -79,7 +79,9 @@ def open_folder(folder: Path, *, resume: bool) -> Journal:
         probe.write_bytes(b"headway")
         probe.unlink()
     except OSError as error:
-        raise InputError(f"{folder}: must be a folder that can be written, got: {error.strerror or error}. Choose another with --out.") from error
+        raise InputError(
+            f"{folder}: must be a folder that can be written, got: {error.strerror or error}. Choose another with --out."
+        ) from error
     journal = Journal(folder)
     if len(journal) and not resume:
         raise BundleError(f"{folder}: already holds a run. Continue it with --resume, or choose another folder with --out.")
@@ -102,4 +104,6 @@ def check_same(old: RunStarted, new: RunStarted) -> None:
         ("options", {k: v for k, v in old.config.items() if k not in ignored}, {k: v for k, v in new.config.items() if k not in ignored}),
     ):
         if before != now:
-            raise BundleError(f"--resume: the {what} must be the same as when the run began, got {now!r} instead of {before!r}. Tune again into a new folder with --out.")
+            raise BundleError(
+                f"--resume: the {what} must be the same as when the run began, got {now!r} instead of {before!r}. Tune again into a new folder with --out."
+            )

@@ -49,7 +49,6 @@ def tune(config: TuneConfig, *, resume: bool = False, progress: Progress | None 
     return msgspec.structs.replace(summary, warnings=trackers.warnings)
 
 
-
 def _stages(run: Run, prepared: Prepared) -> Summary:
     begin(run, prepared)
     with run.stage("estimate", "estimate", len(prepared.sources)):

@@ -101,7 +101,9 @@ class Scorer:
         size = len(self._dataset)
         head = max(RACING_ROWS, int(size * RACING_SHARE))
         if race and head < size:
-            early = self._compare(variant, runtime, self._dataset.take(_spread(size, head)), _pick(self._parent_outputs, _spread(size, head)))
+            early = self._compare(
+                variant, runtime, self._dataset.take(_spread(size, head)), _pick(self._parent_outputs, _spread(size, head))
+            )
             if certainly_violates(early, self._run.objective):
                 return self._run.add(early)
         return self._run.add(self.measure(variant, runtime))

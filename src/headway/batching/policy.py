@@ -9,7 +9,7 @@ from typing import NamedTuple
 class Take(NamedTuple):
     """How many of the oldest items to run now; when none, the moment to ask again [s], or none: when something arrives."""
 
-    count: int
+    items: int
     wake_at_s: float | None
 
 

@@ -56,7 +56,9 @@ def _import(name: str) -> Any:
         missing = (error.name or "").split(".")[0]
         if not missing or missing == "headway":
             raise
-        raise MissingPackage(f"headway {name} needs the package {missing}, which is not installed; run: pip install 'headway[{EXTRA_OF.get(missing, 'tune')}]'") from error
+        raise MissingPackage(
+            f"headway {name} needs the package {missing}, which is not installed; run: pip install 'headway[{EXTRA_OF.get(missing, 'tune')}]'"
+        ) from error
 
 
 def _version(value: bool) -> None:
@@ -65,7 +67,14 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-application = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+application = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @application.callback()

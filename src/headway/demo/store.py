@@ -56,9 +56,8 @@ def kept(path: Path, make: Callable[[Path], None]) -> Path:
 
 def arrays(path: Path, make: Callable[[], Mapping[str, NDArray]]) -> dict[str, NDArray]:
     """The arrays of ``path`` (``.npz``), made and written first when it is not there yet."""
-
-    def write(file: Path) -> None:
-        np.savez_compressed(file, **make())  # type: ignore[arg-type]
-
-    with np.load(kept(path, write), allow_pickle=False) as archive:
+    if not path.exists():
+        made = make()
+        kept(path, lambda file: np.savez_compressed(file, **made))  # type: ignore[arg-type]
+    with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

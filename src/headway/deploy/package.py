@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from headway import __version__
 from headway.deploy.synthetic import ROWS, synthetic_inputs
 from headway.records import Bundle, BundledVariant, Environment, InputError, Objective, Plan, TensorSpec, Variant, to_json
 from headway.runtime import Session, open_session
-from headway.serve import FORMAT, MANIFEST, TOLERANCE, batchable, check_name, datatype, file_digest, model_digest, model_files, open_bundle
+from headway.serve import FORMAT, MANIFEST, TOLERANCE, batchable, datatype, file_digest, model_digest, model_files, open_bundle
 
 GOLDEN = "golden.npz"
 MODELS = "models"
@@ -51,27 +52,26 @@ def package(
     replays. The folder appears whole or not at all, and replaces an older bundle.
 
     Args:
-        name: the model's name in URLs.
+        name: the model's name in URLs; what cannot stand there becomes ``-``.
         samples: real golden inputs (rows of the model's inputs); none, the default: synthetic ones, so that nobody's data is
             in the bundle.
 
     Raises:
         InputError: an entry cannot be bundled, or the folder cannot be written; an older bundle is then untouched.
     """
-    entries = [Entry(*entry) for entry in entries]
-    check_name(name)
-    _check(entries)
+    given = [Entry(*entry) for entry in entries]
+    _check(given)
     folder = Path(folder)
     with _staged(folder) as stage:
-        bundled = [_copy(stage, index, entry) for index, entry in enumerate(entries)]
+        bundled = [_copy(stage, index, entry) for index, entry in enumerate(given)]
         inputs, outputs, specs = _golden(stage, bundled, samples, seed)
         arrays = {f"input/{key}": array for key, array in inputs.items()}
         for index, output in enumerate(outputs):
             arrays.update({f"output/{index}/{key}": array for key, array in output.items()})
-        np.savez_compressed(stage / GOLDEN, **arrays)
+        np.savez_compressed(stage / GOLDEN, **arrays)  # type: ignore[arg-type]  # numpy 1.26 has no allow_pickle here
         manifest = Bundle(
             format=FORMAT,
-            name=name,
+            name=_url_name(name),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             version=__version__,
             objective=objective,
@@ -82,12 +82,16 @@ def package(
             golden=GOLDEN,
             golden_digest=file_digest(stage / GOLDEN),
             golden_synthetic=samples is None,
-            tolerance=max(TOLERANCE.get(entry.variant.precision, max(TOLERANCE.values())) for entry in entries),
+            tolerance=max(TOLERANCE.get(entry.variant.precision, max(TOLERANCE.values())) for entry in given),
             environment=environment,
         )
         (stage / MANIFEST).write_bytes(to_json(manifest) + b"\n")
         open_bundle(stage)
     return manifest
+
+
+def _url_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:128] or "model"
 
 
 def _check(entries: Sequence[Entry]) -> None:

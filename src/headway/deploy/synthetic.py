@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def synthetic_inputs(session: Session, seed: int) -> tuple[dict[str, np.ndarray]
     raise InputError(f"package: the model must run on synthetic inputs of some size, got: {reason}. Give real samples for the golden set.")
 
 
-def _tries(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], seed: int) -> Iterator[Mapping[str, np.ndarray]]:
+def _tries(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], seed: int) -> Iterator[dict[str, np.ndarray]]:
     rows = ROWS if batchable(inputs, outputs) else 1
     free = any(isinstance(size, str) for spec in inputs for size in spec.shape[1:])
     for size in FREE_SIZES if free else FREE_SIZES[:1]:

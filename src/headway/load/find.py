@@ -1,75 +1,102 @@
-"""The highest rate that holds: a bracket by doubling or halving, then bisection; pure logic around a trial."""
+"""The highest rate that holds: a bracket by growing or shrinking steps, then bisection; pure logic around a trial."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from headway.records import LoadPoint
 
 STEP = 1.5
-"""Factor between rates while the bracket is open."""
+"""Factor between rates while the bracket is open; it is squared from the second step on."""
 RESOLUTION = 1.06
 """The search ends when the two ends of the bracket are within this factor."""
 LOWEST_PER_S = 1.0
+STALL_SHARE = 0.3
+"""Share of misses from which a failed trial is believed at once. Overload makes nearly all requests late; one stall of a shared machine
+makes a few per cent late."""
+BELOW_MU = 0.8
+FAR = 8.0
+"""Largest factor of one step down."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The bracket: ``low_per_s`` held (0: no rate tried did), ``high_per_s`` did not, or ``open_above`` when every rate tried held."""
+class Bracket:
+    """What a search found.
+
+    Attributes:
+        low_per_s: highest rate that held; 0 when no rate tried did.
+        high_per_s: lowest rate that did not, or, when ``open_above``, the highest tried: the true end lies above it.
+        generator_bound: the upper end failed while the generator itself was late, so the target may hold more.
+        points: every trial, in order.
+    """
 
     low_per_s: float
     high_per_s: float
     open_above: bool
     points: tuple[LoadPoint, ...]
+    generator_bound: bool = False
 
 
-def held(point: LoadPoint, allowed: float) -> bool:
+def held(point: LoadPoint, percentile: float) -> bool:
     """Whether a trial counts as held: no more late, lost or refused requests than the percentile allows.
 
     The estimate decides, not the proof: a search of short trials would never end otherwise. Proof is the business of the long
-    runs at the stated rate.
+    run at the stated rate.
     """
-    return point.miss_fraction <= allowed and point.achieved_rate_per_s > 0
+    return point.miss_fraction <= 1.0 - percentile + 1e-9 and point.achieved_rate_per_s > 0
 
 
-def find_capacity(trial: Callable[[float], LoadPoint], *, start_per_s: float, trials: int, percentile: float = 0.99) -> Found:
-    """Bracket the highest rate that holds, with at most ``trials`` trials (and one repeat of a failed first step).
+def find_capacity(
+    trial: Callable[[float], LoadPoint], *, start_per_s: float, trials: int, percentile: float = 0.99, high_per_s: float = math.inf
+) -> Bracket:
+    """Bracket the highest rate that holds, with at most ``trials`` trials.
 
-    A rate that fails is tried once more if it lies below one that held before: on a shared machine one failure is weak evidence.
+    A rate that fails is tried once more, unless it failed so thoroughly that no stall explains it: on a shared machine one failure is
+    weak evidence. A rate that drowns the target still tells its throughput there, and with it where to look next.
 
     Args:
         trial: runs the load at a rate [1/s] and gives its point.
         start_per_s: first guess [1/s].
+        high_per_s: no rate above this is tried [1/s].
     """
-    allowed = 1.0 - percentile + 1e-9
     points: list[LoadPoint] = []
 
     def holds(rate_per_s: float) -> bool:
         points.append(trial(rate_per_s))
-        if held(points[-1], allowed) or len(points) >= trials:
-            return held(points[-1], allowed)
-        if points[-1].miss_fraction > 3 * allowed:
+        if held(points[-1], percentile):
+            return True
+        if points[-1].miss_fraction > STALL_SHARE or len(points) >= trials:
             return False
-        points.append(trial(rate_per_s))  # a near miss gets a second chance
-        return held(points[-1], allowed)
+        points.append(trial(rate_per_s))
+        return held(points[-1], percentile)
 
-    low, high = 0.0, float("inf")
-    rate = max(start_per_s, LOWEST_PER_S)
+    low, high = 0.0, math.inf
+    generator_bound = False
+    rate = min(max(start_per_s, LOWEST_PER_S), high_per_s)
     while len(points) < trials:
         if holds(rate):
-            low = max(low, rate)
+            low = rate
         else:
-            high = min(high, rate)
-        if high == float("inf"):
-            rate = low * STEP
-        elif low == 0.0:
-            if high <= LOWEST_PER_S:
-                break
-            rate = max(LOWEST_PER_S, high / STEP / (STEP if len(points) > 2 else 1.0))
-        elif high <= low * RESOLUTION:
+            high, generator_bound = rate, points[-1].verdict == "generator-bound"
+        following = _following(low, high, points, high_per_s)
+        if following is None:
             break
-        else:
-            rate = (low * high) ** 0.5
-    open_above = high == float("inf")
-    return Found(low, low if open_above else high, open_above, tuple(points))
+        rate = following
+    open_above = math.isinf(high)
+    return Bracket(low, low if open_above else high, open_above, tuple(points), generator_bound)
+
+
+def _following(low: float, high: float, points: list[LoadPoint], high_per_s: float) -> float | None:
+    """The next rate to try; none when the bracket is narrow, or leaves nothing to try [1/s]."""
+    if math.isinf(high):
+        return None if low >= high_per_s else min(high_per_s, low * (STEP if len(points) == 1 else STEP**2))
+    if low > 0:
+        return None if high <= low * RESOLUTION else math.sqrt(low * high)
+    if high <= LOWEST_PER_S:
+        return None
+    step_down = high / (STEP if len(points) <= 2 else STEP**2)
+    drowned = points[-1].miss_fraction > STALL_SHARE
+    guess = min(step_down, BELOW_MU * points[-1].achieved_rate_per_s) if drowned else step_down
+    return max(LOWEST_PER_S, high / FAR, guess)

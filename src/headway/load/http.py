@@ -34,7 +34,7 @@ class _Connection:
     """One keep-alive connection and the request that is on it."""
 
     socket: socket.socket
-    parser: httptools.HttpResponseParser
+    parser: httptools.HttpResponseParser | None = None
     number: int = -1
     unsent: memoryview = field(default_factory=lambda: memoryview(b""))
     ended: bool = False
@@ -44,7 +44,7 @@ class _Connection:
     def on_message_complete(self) -> None:
         """The answer is whole."""
         self.ended = True
-        self.keep = self.parser.should_keep_alive()
+        self.keep = self.parser is not None and self.parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
         """A piece of the answer's body."""
@@ -130,7 +130,7 @@ class _Sender:
         opened = socket.create_connection(self._place, timeout=5)
         opened.setblocking(False)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self._fresh(_Connection(opened, None))
+        return self._fresh(_Connection(opened))
 
     def _fresh(self, connection: _Connection) -> _Connection:
         connection.parser = httptools.HttpResponseParser(connection)
@@ -181,7 +181,7 @@ class _Sender:
     def _read(self, connection: _Connection, completion: Completion) -> None:
         try:
             data = connection.socket.recv(READ_BYTES)
-            if data:
+            if data and connection.parser is not None:
                 connection.parser.feed_data(data)
         except BlockingIOError:
             return
@@ -193,7 +193,7 @@ class _Sender:
             self._drop(connection, completion)
 
     def _answered(self, connection: _Connection, completion: Completion) -> None:
-        status = connection.parser.get_status_code()
+        status = connection.parser.get_status_code() if connection.parser is not None else 0
         if 200 <= status < 300:
             completion.ok(connection.number)
         elif status in _BUSY:

@@ -13,6 +13,7 @@ from headway.stats import order_statistic_interval, proves, refutes
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 CONFIDENCE = 0.95
+"""Of a verdict, one-sided, and of the intervals of percentiles, two-sided."""
 LATE_SHARE = 0.2
 """The generator is the bottleneck when its 99th percentile of lateness passes this share of the latency bound."""
 LATE_S = 2e-3
@@ -20,71 +21,92 @@ LATE_S = 2e-3
 
 
 def summarise(
-    raw: RawLoad, *, target: str, arrivals: str, rate_per_s: float, objective: Objective, seed: int, mean_batch: float = math.nan,
+    raw: RawLoad,
+    *,
+    target: str,
+    arrivals: str,
+    rate_per_s: float,
+    objective: Objective,
+    seed: int,
+    mean_batch: float = math.nan,
     steal_fraction: float = 0.0,
-) -> LoadPoint:  # fmt: skip
+) -> LoadPoint:
     """The LoadPoint of a run.
 
-    A lost or failed request counts with the time until the run's end, and as a miss; a refused one as a miss only, since it was
-    answered at once. Throughput divides by the duration plus the wait for the last answers. The verdict is ``held`` when the
-    number of misses proves the percentile with 95% confidence, ``missed`` when it refutes it, ``unproven`` between, and
-    ``generator-bound`` when the generator's own lateness would colour the figures.
+    - Latency counts from the due time. A failed or lost request counts with the time until the run's end, since it was not answered
+      in all that time; a refused one is left out of the percentiles, since it was answered at once. All three are misses.
+    - ``achieved_rate_per_s`` and ``goodput_per_s`` divide by the duration plus the wait for the last answer, as vegeta does: a
+      target that falls behind cannot hide it in the drain.
+    - Percentiles: 50, 90, 95, 99, 99.9 and the objective's own, each with its order-statistic interval at 95%; an end that so few
+      samples cannot tell is the smallest or largest sample.
+    - ``verdict``: ``held`` when the number of misses proves the objective's percentile with 95% confidence, ``missed`` when it
+      refutes it, else ``unproven``. ``generator-bound`` replaces all three when the generator was late by a material share of the
+      bound, unless the target also misses counted from the actual send: then the target is to blame.
 
     Raises:
         MeasurementError: the run held no request.
     """
-    count = len(raw.due_s)
-    if count == 0:
+    sent = len(raw.due_s)
+    if sent == 0:
         raise MeasurementError(f"a run must hold at least one request, got none at {rate_per_s:g}/s; run longer")
-    latency_s = np.where(raw.status == OK, raw.done_s, raw.end_s) - raw.due_s
-    timed = np.sort(latency_s[raw.status != REFUSED])
-    ok = raw.status == OK
-    bound_s = objective.latency_s if objective.latency_s is not None else math.inf
-    misses = int(count - np.count_nonzero(ok & (latency_s <= bound_s)))
-    lateness_s = float(np.quantile(raw.sent_s - raw.due_s, 0.99))
-    span_s = max(raw.end_s, float(raw.due_s[-1]), 1e-9)
-    achieved = int(np.count_nonzero(ok)) / span_s
-    naive = np.where(ok, raw.done_s, raw.end_s) - raw.sent_s
-    answered = raw.status != REFUSED
-    in_flight, little = _little(raw, answered)
-    mean_s = float(np.mean(timed)) if len(timed) else 0.0
+    ok, answered = raw.status == OK, raw.status != REFUSED
+    completed = int(np.count_nonzero(ok))
+    until_s = np.where(ok, raw.done_s, raw.end_s)
+    latency_s, naive_s = until_s - raw.due_s, until_s - raw.sent_s
+    bound_s = math.inf if objective.latency_s is None else objective.latency_s
+    misses, naive_misses = (sent - int(np.count_nonzero(ok & (figure <= bound_s))) for figure in (latency_s, naive_s))
+    lateness_p99_s = float(np.quantile(raw.sent_s - raw.due_s, 0.99))
+    span_s = max(raw.end_s, float(raw.due_s.max()), 1e-9)
+    in_flight, little = _little(raw)
     return LoadPoint(
-        target=target, arrivals=arrivals, offered_rate_per_s=rate_per_s, achieved_rate_per_s=achieved,
-        goodput_per_s=(count - misses) / span_s, duration_s=span_s, sent=count, completed=int(np.count_nonzero(ok)),
-        failed=int(np.count_nonzero((raw.status == FAILED) | (raw.status == LOST))), refused=int(np.count_nonzero(raw.status == REFUSED)),
-        percentiles=_percentiles(timed), mean_s=mean_s, naive_p99_s=float(np.quantile(naive[answered], 0.99)) if answered.any() else 0.0,
-        lateness_p99_s=lateness_s, in_flight_mean=in_flight, little_ratio=little,
-        miss_fraction=misses / count, mean_batch=mean_batch if math.isfinite(mean_batch) else 0.0,
-        verdict=_verdict(misses, count, objective, lateness_s), seed=seed, steal_fraction=steal_fraction,
-    )  # fmt: skip
+        target=target,
+        arrivals=arrivals,
+        offered_rate_per_s=rate_per_s,
+        achieved_rate_per_s=completed / span_s,
+        goodput_per_s=(sent - misses) / span_s,
+        duration_s=span_s,
+        sent=sent,
+        completed=completed,
+        failed=int(np.count_nonzero((raw.status == FAILED) | (raw.status == LOST))),
+        refused=int(np.count_nonzero(~answered)),
+        percentiles=_percentiles(np.sort(latency_s[answered]), objective.percentile),
+        mean_s=float(np.mean(latency_s[answered])) if answered.any() else 0.0,
+        naive_p99_s=float(np.quantile(naive_s[answered], 0.99)) if answered.any() else 0.0,
+        lateness_p99_s=lateness_p99_s,
+        in_flight_mean=in_flight,
+        little_ratio=little,
+        miss_fraction=misses / sent,
+        mean_batch=mean_batch if math.isfinite(mean_batch) else 0.0,
+        verdict=_verdict(misses, naive_misses, sent, objective, lateness_p99_s),
+        seed=seed,
+        steal_fraction=steal_fraction,
+    )
 
 
-def _little(raw: RawLoad, answered: NDArray[np.bool_]) -> tuple[float, float]:
-    """Mean number in the system while requests were arriving, counted on a grid of moments; and its ratio to X times mean R.
+def _little(raw: RawLoad) -> tuple[float, float]:
+    """Mean number in the system while requests were arriving, and its ratio to X times mean R.
 
-    The count comes from arrivals and departures, X and R from the requests that ended within the same span. Little's law makes
-    them equal in a steady state; a ratio far from 1 means that the queue grew, or that the record is broken.
+    The mean is the exact integral of the number in flight up to the last due time; X and R come from the requests that ended before
+    it. Little's law makes them equal in a steady state, but for the requests under way at the end. A ratio far above 1 says that the
+    queue was growing; one far below 1, that the record is broken.
     """
-    due_s = np.sort(raw.due_s[answered])
-    done_s = np.where(np.isnan(raw.done_s), np.inf, raw.done_s)[answered]
-    span_s = float(raw.due_s[-1])
+    there = raw.status != REFUSED
+    due_s = raw.due_s[there]
+    done_s = np.where(np.isnan(raw.done_s), np.inf, raw.done_s)[there]
+    span_s = float(raw.due_s.max())
     ended = done_s <= span_s
     if span_s <= 0 or not ended.any():
         return 0.0, 1.0
-    grid = np.linspace(0.0, span_s, 2001)[1:]
-    inside = np.searchsorted(due_s, grid, side="right") - np.searchsorted(np.sort(done_s), grid, side="right")
-    mean = float(np.mean(inside))
-    rate = int(np.count_nonzero(ended)) / span_s
-    latency_s = float(np.mean((done_s - raw.due_s[answered])[ended]))
-    return mean, mean / max(rate * latency_s, 1e-12)
+    mean = float(np.sum(np.minimum(done_s, span_s) - due_s)) / span_s
+    rate_times_latency = float(np.sum((done_s - due_s)[ended])) / span_s  # X R = (ended / span) (sum of R / ended)
+    return mean, mean / max(rate_times_latency, 1e-12)
 
 
-def _percentiles(ordered_s: NDArray[np.float64]) -> tuple[Percentile, ...]:
-    """Percentiles with their order-statistic intervals; an end that the data cannot tell is the smallest or largest sample."""
+def _percentiles(ordered_s: NDArray[np.float64], own: float) -> tuple[Percentile, ...]:
     if not len(ordered_s):
         return ()
     found = []
-    for q in QUANTILES:
+    for q in sorted({*QUANTILES, own}):
         estimate = order_statistic_interval(ordered_s, q, CONFIDENCE)
         low = estimate.low if math.isfinite(estimate.low) else float(ordered_s[0])
         high = estimate.high if math.isfinite(estimate.high) else float(ordered_s[-1])
@@ -92,12 +114,10 @@ def _percentiles(ordered_s: NDArray[np.float64]) -> tuple[Percentile, ...]:
     return tuple(found)
 
 
-def _verdict(misses: int, count: int, objective: Objective, lateness_s: float) -> str:
+def _verdict(misses: int, naive_misses: int, sent: int, objective: Objective, lateness_p99_s: float) -> str:
     limit_s = LATE_S if objective.latency_s is None else LATE_SHARE * objective.latency_s
-    if lateness_s > limit_s:
-        return "generator-bound"
-    if proves(misses, count, objective.percentile, CONFIDENCE):
+    if lateness_p99_s > limit_s:
+        return "missed" if refutes(naive_misses, sent, objective.percentile, CONFIDENCE) else "generator-bound"
+    if proves(misses, sent, objective.percentile, CONFIDENCE):
         return "held"
-    if refutes(misses, count, objective.percentile, CONFIDENCE):
-        return "missed"
-    return "unproven"
+    return "missed" if refutes(misses, sent, objective.percentile, CONFIDENCE) else "unproven"

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from headway.measure.environment import environment, usable_cores
+from headway.measure.environment import environment
 from headway.records import Ceilings, HeadwayError, Plan, RecordError, from_json, to_json
 from headway.runtime import open_session, runtimes
 
@@ -62,7 +62,11 @@ def _measure(cores: int) -> Ceilings:
         every = _rates(graphs, cores) if cores > 1 else one
         overhead = _overhead(folder)
     return Ceilings(
-        flop_per_s=every, flop_per_s_one_thread=one, bytes_per_s=_bandwidth(cores), bytes_per_s_one_thread=_bandwidth(1), overhead_s=overhead
+        flop_per_s=every,
+        flop_per_s_one_thread=one,
+        bytes_per_s=_bandwidth(cores),
+        bytes_per_s_one_thread=_bandwidth(1),
+        overhead_s=overhead,
     )
 
 
@@ -140,7 +144,9 @@ def _quantized_matmul(folder: Path) -> Path:
     return _save(folder / "int8.onnx", nodes, [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()])
 
 
-def _save(path: Path, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], *, columns: int = SIZE, precision: str = "float32") -> Path:
+def _save(
+    path: Path, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], *, columns: int = SIZE, precision: str = "float32"
+) -> Path:
     shape = ["n", columns]
     graph = helper.make_graph(
         nodes, "ceiling", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)], [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],

@@ -21,7 +21,16 @@ WARM_RUNS = 3
 UNSTABLE_RATIO = 1.3
 
 
-def measure_curve(path: Path, variant: str, plan: Plan, inputs: Feeds, *, batches: Sequence[int], seconds_a_batch: float = 0.25, stop_above_s: float | None = None) -> ServiceCurve:
+def measure_curve(
+    path: Path,
+    variant: str,
+    plan: Plan,
+    inputs: Feeds,
+    *,
+    batches: Sequence[int],
+    seconds_a_batch: float = 0.25,
+    stop_above_s: float | None = None,
+) -> ServiceCurve:
     """The service curve of one graph on one runtime, with ``plan.instances`` sessions running at the same time.
 
     Args:

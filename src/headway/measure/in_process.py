@@ -54,7 +54,12 @@ class InProcess:
                 completion.failed(number) if failed else completion.ok(number)
 
         batcher: Batcher[tuple[int, Completion], None] = Batcher(
-            run, done, instances=self._plan.instances, max_batch=self._plan.max_batch, max_wait_s=self._plan.max_wait_s, queue_limit=QUEUE_LIMIT
+            run,
+            done,
+            instances=self._plan.instances,
+            max_batch=self._plan.max_batch,
+            max_wait_s=self._plan.max_wait_s,
+            queue_limit=QUEUE_LIMIT,
         )
 
         def submit(number: int, completion: Completion) -> None:

@@ -13,7 +13,6 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
@@ -50,8 +49,15 @@ def served(arguments: Sequence[str]) -> Iterator[Server]:
     Raises:
         MeasurementError: it ended or stayed silent; the message holds its last words.
     """
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen([sys.executable, "-m", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "ORT_DISABLE_TELEMETRY": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
     words: deque[str] = deque(maxlen=20)
     listener = threading.Thread(target=lambda: words.extend(process.stderr or ()), daemon=True)
     listener.start()
@@ -83,7 +89,9 @@ def _port(process: subprocess.Popen[str], words: deque[str]) -> int:
     except (ValueError, KeyError, TypeError) as error:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1)
-        raise MeasurementError(f"a server must say its port within {START_LIMIT_S:g} s, got {line.strip()!r}; it said: {''.join(words).strip()[-600:]}") from error
+        raise MeasurementError(
+            f"a server must say its port within {START_LIMIT_S:g} s, got {line.strip()!r}; it said: {''.join(words).strip()[-600:]}"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

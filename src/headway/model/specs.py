@@ -23,7 +23,8 @@ def specs_of(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
 def size_of(dim: int | str, axis: int, sizes: Mapping[str, int], batch: int = 1) -> int:
     """The size that stands for a dimension.
 
-    A number is itself. Then: ``sizes`` by name; ``batch`` on axis 0 or for its usual names; the default by name (``height`` and ``width`` 224); 64.
+    A number is itself. Then: ``sizes`` by name; ``batch`` on axis 0 or by its usual names;
+    the default by name (``height`` and ``width`` 224); 64.
     """
     if isinstance(dim, int):
         return dim

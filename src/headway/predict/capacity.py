@@ -38,7 +38,11 @@ def predict_capacity(curve: ServiceCurve, plan: Plan, objective: Objective, *, f
     rate = objective.rate_per_s or COMFORTABLE * capacity or COMFORTABLE * mu
     latency_s = _percentile_s(curve, plan, rate, objective, front_end_s, seed)
     return Prediction(
-        candidate=Candidate(variant=curve.variant, plan=plan), capacity_per_s=capacity, rate_per_s=rate, latency_s=latency_s, percentile=objective.percentile
+        candidate=Candidate(variant=curve.variant, plan=plan),
+        capacity_per_s=capacity,
+        rate_per_s=rate,
+        latency_s=latency_s,
+        percentile=objective.percentile,
     )
 
 

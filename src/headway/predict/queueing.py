@@ -6,7 +6,14 @@ import math
 
 
 def service_bound_s(
-    batch: float, *, flop: float, weight_bytes: float, activation_bytes: float, flop_per_s: float, bytes_per_s: float, overhead_s: float = 0.0
+    batch: float,
+    *,
+    flop: float,
+    weight_bytes: float,
+    activation_bytes: float,
+    flop_per_s: float,
+    bytes_per_s: float,
+    overhead_s: float = 0.0,
 ) -> float:
     """Lower bound of a batch's service time: t0 + max(b w / P, (q_w + b q_a) / B) [s] (Williams, Waterman, Patterson 2009).
 

@@ -41,7 +41,9 @@ class ServiceTimes:
         return drawn
 
 
-def simulate(curve: ServiceCurve, plan: Plan, due_s: NDArray[np.float64], *, seed: int = 0, front_end_s: float = 0.0) -> NDArray[np.float64]:
+def simulate(
+    curve: ServiceCurve, plan: Plan, due_s: NDArray[np.float64], *, seed: int = 0, front_end_s: float = 0.0
+) -> NDArray[np.float64]:
     """Latency of each request [s], in the order of ``due_s``.
 
     Args:
@@ -73,10 +75,10 @@ def simulate(curve: ServiceCurve, plan: Plan, due_s: NDArray[np.float64], *, see
         if idle and first < last:
             waiting = min(last - first, limit + 1)
             decision = take(ones[:waiting], at[first : first + waiting], now, max_batch=limit, max_wait_s=plan.max_wait_s)
-            if decision.count:
-                ends = now + times.draw_s(decision.count)
-                done[first : first + decision.count] = ends
-                first += decision.count
+            if decision.items:
+                ends = now + times.draw_s(decision.items)
+                done[first : first + decision.items] = ends
+                first += decision.items
                 idle -= 1
                 heapq.heappush(busy, ends)
                 continue

@@ -57,5 +57,5 @@ __all__ = [
     "MeasurementError", "MissingPackage", "ModelError", "Objective", "ObjectiveError", "ObjectiveNotMet", "OperatorCost",
     "Percentile", "Plan", "Prediction", "Quality", "Record", "RecordError", "Rejection", "RunFinished", "RunStarted",
     "ServiceCurve", "Setting", "SourceInspected", "StageTime", "Step", "Summary", "TensorSpec", "Trace", "Unsupported",
-    "Variant", "BundleError", "from_json", "parse_objective", "read_journal", "to_json", "to_plain",
+    "Variant", "from_json", "parse_objective", "read_journal", "to_json", "to_plain",
 ]  # fmt: skip

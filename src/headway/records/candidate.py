@@ -9,7 +9,7 @@ from headway.records.base import Record
 Setting = bool | int | float | str
 
 
-class TensorSpec(Record):
+class TensorSpec(Record, frozen=True, kw_only=True):
     """One input or output: its name, element type (numpy's name) and shape; a free dimension is its name or ``?``."""
 
     name: str
@@ -17,18 +17,18 @@ class TensorSpec(Record):
     shape: tuple[int | str, ...]
 
 
-class Step(Record):
+class Step(Record, frozen=True, kw_only=True):
     """One technique with its settings; a recipe is a tuple of steps."""
 
     technique: str
     settings: dict[str, Setting] = msgspec.field(default_factory=dict)
 
     def __str__(self) -> str:
-        inside = ",".join(f"{key}={value}" for key, value in sorted(self.settings.items()))
+        inside = ",".join(str(value) for _, value in sorted(self.settings.items()))
         return f"{self.technique}({inside})" if inside else self.technique
 
 
-class Effect(Record):
+class Effect(Record, frozen=True, kw_only=True):
     """What one step changed, measured: a step that changes nothing says so.
 
     Attributes:
@@ -51,7 +51,7 @@ class Effect(Record):
     duration_s: float = 0.0
 
 
-class Variant(Record):
+class Variant(Record, frozen=True, kw_only=True):
     """One model graph made from a source model by a recipe.
 
     Attributes:
@@ -81,7 +81,7 @@ class Variant(Record):
         return any(step.technique != "fold" for step in self.recipe)
 
 
-class Plan(Record):
+class Plan(Record, frozen=True, kw_only=True):
     """How a variant is run: only knobs that every runtime honours.
 
     Attributes:
@@ -105,7 +105,7 @@ class Plan(Record):
         return f"{self.runtime} {self.instances}x{self.threads}t batch<={self.max_batch}{wait}"
 
 
-class Candidate(Record):
+class Candidate(Record, frozen=True, kw_only=True):
     """A variant (by name) and a plan."""
 
     variant: str
@@ -115,7 +115,7 @@ class Candidate(Record):
         return f"{self.variant} | {self.plan}"
 
 
-class Census(Record):
+class Census(Record, frozen=True, kw_only=True):
     """The graph as a runtime will execute it, after the runtime's own optimizations.
 
     Attributes:

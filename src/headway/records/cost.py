@@ -6,7 +6,7 @@ from headway.records.base import Record
 from headway.records.candidate import TensorSpec
 
 
-class OperatorCost(Record):
+class OperatorCost(Record, frozen=True, kw_only=True):
     """One node's work for one request: FLOP (a multiply-add is two), bytes of weights and of activations."""
 
     node: str
@@ -16,7 +16,7 @@ class OperatorCost(Record):
     activation_bytes: int
 
 
-class Cost(Record):
+class Cost(Record, frozen=True, kw_only=True):
     """A model's cost for one request (batch of one).
 
     Attributes:
@@ -42,7 +42,7 @@ class Cost(Record):
         return self.flop / max(1, self.weight_bytes + self.activation_bytes)
 
 
-class Ceilings(Record):
+class Ceilings(Record, frozen=True, kw_only=True):
     """Attainable rates of this machine, measured, for one thread and for all cores.
 
     Attributes:

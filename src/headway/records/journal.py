@@ -75,7 +75,9 @@ class Journal:
                     os.truncate(self._path, start)
                     raise
         except OSError as error:
-            raise InputError(f"{self._path}: must be writable, got: {error.strerror or error}. Free space or choose another folder with --out; what was measured so far is kept.") from error
+            raise InputError(
+                f"{self._path}: must be writable, got: {error.strerror or error}. Free space or choose another folder with --out; what was measured so far is kept."
+            ) from error
         self._lines.append(record)
 
 
@@ -87,7 +89,9 @@ def read_journal(folder: Path) -> list[Record]:
     """
     path = folder / FILE
     if not path.is_file():
-        raise BundleError(f"{folder}: must be a run folder holding {FILE}, got none. Make one with: headway tune MODEL --data DATA --slo TEXT --out {folder}")
+        raise BundleError(
+            f"{folder}: must be a run folder holding {FILE}, got none. Make one with: headway tune MODEL --data DATA --slo TEXT --out {folder}"
+        )
     return _read(path, repair=False)
 
 
@@ -105,12 +109,16 @@ def _read(path: Path, *, repair: bool) -> list[Record]:
     except msgspec.DecodeError as error:
         raise BundleError(f"{path}: the first line must name the format, got: {error}. This is not a run of Headway.") from error
     if head.headway_records != FORMAT:
-        raise BundleError(f"{path}: must be of format {FORMAT}, got {head.headway_records}. Use the version of Headway that wrote it, or tune again into a new folder.")
+        raise BundleError(
+            f"{path}: must be of format {FORMAT}, got {head.headway_records}. Use the version of Headway that wrote it, or tune again into a new folder."
+        )
     lines: list[Record] = []
     decoder = msgspec.json.Decoder(Line)
     for number, text in enumerate(raw[1:], start=2):
         try:
             lines.append(decoder.decode(text))
         except msgspec.DecodeError as error:
-            raise BundleError(f"{path}:{number}: must be a valid record, got: {error}. Restore the file or tune again into a new folder.") from error
+            raise BundleError(
+                f"{path}:{number}: must be a valid record, got: {error}. Restore the file or tune again into a new folder."
+            ) from error
     return lines

@@ -11,7 +11,7 @@ from headway.records.base import Record
 from headway.records.candidate import Candidate, Plan
 
 
-class Interval(Record):
+class Interval(Record, frozen=True, kw_only=True):
     """An estimate with its confidence interval, in the unit that the owner's field names."""
 
     value: float
@@ -20,7 +20,7 @@ class Interval(Record):
     confidence: float = 0.95
 
 
-class BatchTiming(Record):
+class BatchTiming(Record, frozen=True, kw_only=True):
     """Raw service times of one batch size, measured while all instances run [s]."""
 
     batch: int
@@ -32,7 +32,7 @@ class BatchTiming(Record):
         return statistics.median(self.service_s)
 
 
-class ServiceCurve(Record):
+class ServiceCurve(Record, frozen=True, kw_only=True):
     """Service times tau_k(b) of one variant on one runtime, thread and instance split.
 
     Attributes:
@@ -72,7 +72,7 @@ class ServiceCurve(Record):
         return max(self.instances * size / self.tau_s(size) for size in sizes)
 
 
-class Percentile(Record):
+class Percentile(Record, frozen=True, kw_only=True):
     """A percentile of latency with its order-statistic interval [s]."""
 
     q: float
@@ -81,7 +81,7 @@ class Percentile(Record):
     high_s: float
 
 
-class LoadPoint(Record):
+class LoadPoint(Record, frozen=True, kw_only=True):
     """One open-loop run at one offered rate.
 
     Attributes:
@@ -122,7 +122,7 @@ class LoadPoint(Record):
         return min(self.percentiles, key=lambda p: abs(p.q - q))
 
 
-class LoadRun(Record):
+class LoadRun(Record, frozen=True, kw_only=True):
     """A LoadPoint and the candidate it belongs to.
 
     Attributes:
@@ -137,7 +137,7 @@ class LoadRun(Record):
     purpose: str = "trial"
 
 
-class Capacity(Record):
+class Capacity(Record, frozen=True, kw_only=True):
     """The largest rate at which a candidate holds the objective (SLO capacity), bracketed [1/s].
 
     ``low_per_s`` held, ``high_per_s`` did not (or is the highest rate tried: then ``open_above``). ``memory_bytes`` is the
@@ -155,7 +155,7 @@ class Capacity(Record):
     memory_bytes: int = 0
 
 
-class GroupQuality(Record):
+class GroupQuality(Record, frozen=True, kw_only=True):
     """Quality inside one group, and its difference from the parent on the same samples."""
 
     group: str
@@ -165,7 +165,7 @@ class GroupQuality(Record):
     drop: Interval
 
 
-class Quality(Record):
+class Quality(Record, frozen=True, kw_only=True):
     """Predictions against labels (or against the parent), paired with the parent on the same samples.
 
     Attributes:
@@ -200,7 +200,7 @@ class Quality(Record):
         return max(self.groups, key=lambda g: g.drop.value, default=None)
 
 
-class Environment(Record):
+class Environment(Record, frozen=True, kw_only=True):
     """The machine and the software a number was measured with."""
 
     cpu: str
@@ -214,7 +214,7 @@ class Environment(Record):
     steal_fraction: float = 0.0
 
 
-class Prediction(Record):
+class Prediction(Record, frozen=True, kw_only=True):
     """What simulation expects of a candidate: SLO capacity and latency at the stated rate."""
 
     candidate: Candidate
@@ -224,7 +224,7 @@ class Prediction(Record):
     percentile: float
 
 
-class Failure(Record):
+class Failure(Record, frozen=True, kw_only=True):
     """Why a candidate, or a whole stage for it, has no measurement; never a bad score."""
 
     stage: str
@@ -233,7 +233,7 @@ class Failure(Record):
     reason: str
 
 
-class Rejection(Record):
+class Rejection(Record, frozen=True, kw_only=True):
     """Why a variant or a candidate lost, in one sentence."""
 
     stage: str

@@ -16,7 +16,7 @@ _QUANTITY = re.compile(r"^([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%/]*)$
 EXAMPLE = "p99<=20ms, rate>=200/s, drop<=1%"
 
 
-class Objective(Record):
+class Objective(Record, frozen=True, kw_only=True):
     """The promise to keep.
 
     Attributes:
@@ -75,7 +75,9 @@ def parse_objective(text: str) -> Objective:
             continue
         match = _BOUND.match(part)
         if not match:
-            raise ObjectiveError(f"objective: each bound must read NAME<=VALUE or NAME>=VALUE, got {part.strip()!r}; write it like {EXAMPLE!r}")
+            raise ObjectiveError(
+                f"objective: each bound must read NAME<=VALUE or NAME>=VALUE, got {part.strip()!r}; write it like {EXAMPLE!r}"
+            )
         name, sign, value = match.groups()
         key = "latency" if re.fullmatch(r"p[0-9]+(\.[0-9]+)?", name) else name
         if key in seen:

@@ -11,7 +11,7 @@ from headway.records.measured import Environment, Interval, LoadPoint, Quality, 
 from headway.records.objective import Objective
 
 
-class DataSummary(Record):
+class DataSummary(Record, frozen=True, kw_only=True):
     """What the samples are: counts only, never values."""
 
     source: str
@@ -26,7 +26,7 @@ class DataSummary(Record):
     digest: str
 
 
-class RunStarted(Record):
+class RunStarted(Record, frozen=True, kw_only=True):
     """The first line of a run: what was asked, of what, on what. A resume must find the same."""
 
     version: str
@@ -39,7 +39,7 @@ class RunStarted(Record):
     seed: int
 
 
-class SourceInspected(Record):
+class SourceInspected(Record, frozen=True, kw_only=True):
     """A source model's cost and the machine's ceilings, from the estimate stage."""
 
     source: str
@@ -49,14 +49,14 @@ class SourceInspected(Record):
     notes: tuple[str, ...] = ()
 
 
-class StageTime(Record):
+class StageTime(Record, frozen=True, kw_only=True):
     """Wall time of one stage [s]."""
 
     stage: str
     duration_s: float
 
 
-class FrontierPoint(Record):
+class FrontierPoint(Record, frozen=True, kw_only=True):
     """One candidate that no other beats in latency, rate and quality at once."""
 
     candidate: Candidate
@@ -68,13 +68,13 @@ class FrontierPoint(Record):
     measured: bool
 
 
-class Frontier(Record):
+class Frontier(Record, frozen=True, kw_only=True):
     """The non-dominated candidates: lowest latency at a comfortable load, highest rate within the objective, least drop."""
 
     points: tuple[FrontierPoint, ...]
 
 
-class Comparison(Record):
+class Comparison(Record, frozen=True, kw_only=True):
     """Chosen against naive and against the best uncompressed plan, measured over HTTP in interleaved rounds of one run.
 
     Attributes:
@@ -94,7 +94,7 @@ class Comparison(Record):
     notes: tuple[str, ...] = ()
 
 
-class Choice(Record):
+class Choice(Record, frozen=True, kw_only=True):
     """The winner and why; or, when ``met`` is false, the nearest candidate and the bound that failed."""
 
     met: bool
@@ -107,14 +107,14 @@ class Choice(Record):
     shortfall: str = ""
 
 
-class RunFinished(Record):
+class RunFinished(Record, frozen=True, kw_only=True):
     """The last line of a run."""
 
     budget_s: float | None
     left_out: tuple[str, ...] = ()
 
 
-class Summary(Record):
+class Summary(Record, frozen=True, kw_only=True):
     """The one JSON object that ``tune --json`` prints."""
 
     run: str
@@ -129,7 +129,7 @@ class Summary(Record):
     warnings: tuple[str, ...] = ()
 
 
-class BundledVariant(Record):
+class BundledVariant(Record, frozen=True, kw_only=True):
     """One variant inside a bundle, first the one to serve, then those to fall back to."""
 
     variant: Variant
@@ -141,7 +141,7 @@ class BundledVariant(Record):
     drop: float | None = None
 
 
-class Bundle(Record):
+class Bundle(Record, frozen=True, kw_only=True):
     """The manifest of a bundle folder (``bundle.json``).
 
     Attributes:
@@ -167,7 +167,7 @@ class Bundle(Record):
     notes: tuple[str, ...] = msgspec.field(default_factory=tuple)
 
 
-class Trace(Record):
+class Trace(Record, frozen=True, kw_only=True):
     """Arrivals seen in production: seconds since ``start``, and rows of each request. Never payloads."""
 
     start: str

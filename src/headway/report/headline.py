@@ -97,9 +97,9 @@ def _tiles(run: Run, choice: Choice) -> tuple[Tile, ...]:
     if held:
         tiles.append(_tile("rate held over HTTP", f"{interval(held)}/s", "/s"))
     elif choice.rate_per_s is not None:
-        tiles.append(Tile("rate held", rate(choice.rate_per_s), "measured in process"))
+        tiles.append(Tile("rate held", rate(choice.rate_per_s), "measured over HTTP"))
     if choice.latency_s is not None:
-        tiles.append(Tile(f"{run.objective.percentile_name} latency", ms(choice.latency_s), "measured in process"))
+        tiles.append(Tile(f"{run.objective.percentile_name} latency", ms(choice.latency_s), "measured over HTTP"))
     for role, ratio in (run.comparison.capacity_ratio if run.comparison else {}).items():
         tiles.append(_tile(f"rate vs {role}", times(ratio)))
     if choice.quality:

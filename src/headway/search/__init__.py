@@ -9,4 +9,18 @@ from headway.search.frontier import frontier
 from headway.search.plans import batch_sizes, plans_for, splits
 from headway.search.shortlist import MARGIN, shortlist
 
-__all__ = ["MARGIN", "NAIVE", "Evidence", "batch_sizes", "choose", "frontier", "gather", "nearest", "order", "plans_for", "shortfall", "shortlist", "splits"]
+__all__ = [
+    "MARGIN",
+    "NAIVE",
+    "Evidence",
+    "batch_sizes",
+    "choose",
+    "frontier",
+    "gather",
+    "nearest",
+    "order",
+    "plans_for",
+    "shortfall",
+    "shortlist",
+    "splits",
+]

@@ -35,7 +35,11 @@ def choose(evidence: Sequence[Evidence], objective: Objective) -> Choice:
         return _won(able, objective)
     if not evidence:
         return Choice(
-            met=False, candidate=None, reasons=("no candidate could be measured",), failing_bound="none", shortfall="no candidate could be measured"
+            met=False,
+            candidate=None,
+            reasons=("no candidate could be measured",),
+            failing_bound="none",
+            shortfall="no candidate could be measured",
         )
     near = nearest(evidence, objective)[0]
     bound, text = shortfall(near, objective) or ("", "")
@@ -100,7 +104,9 @@ def _won(able: Sequence[Evidence], objective: Objective) -> Choice:
         reasons.append(f"highest rate of {others}")
     if quality is not None and quality.reason:
         reasons.append(quality.reason)
-    return Choice(met=True, candidate=best.candidate, reasons=tuple(reasons), latency_s=best.latency_s, rate_per_s=best.rate_per_s, quality=quality)
+    return Choice(
+        met=True, candidate=best.candidate, reasons=tuple(reasons), latency_s=best.latency_s, rate_per_s=best.rate_per_s, quality=quality
+    )
 
 
 def _rate(e: Evidence) -> float:

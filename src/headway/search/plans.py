@@ -28,5 +28,6 @@ def plans_for(curve: ServiceCurve, latency_s: float | None) -> tuple[Plan, ...]:
     """
     fitting = [timing.batch for timing in curve.timings if latency_s is None or timing.median_s <= latency_s] or [curve.timings[0].batch]
     return tuple(
-        Plan(runtime=curve.runtime, device=curve.device, instances=curve.instances, threads=curve.threads, max_batch=size) for size in fitting
+        Plan(runtime=curve.runtime, device=curve.device, instances=curve.instances, threads=curve.threads, max_batch=size)
+        for size in fitting
     )

@@ -12,7 +12,9 @@ MARGIN = 0.75
 _EQUAL = 0.95
 
 
-def shortlist(predictions: Sequence[Prediction], objective: Objective, *, size: int, uncompressed: Collection[str], plans_per_variant: int = 2) -> tuple[Prediction, ...]:
+def shortlist(
+    predictions: Sequence[Prediction], objective: Objective, *, size: int, uncompressed: Collection[str], plans_per_variant: int = 2
+) -> tuple[Prediction, ...]:
     """The predictions to load-test, most promising first, always with the best uncompressed one.
 
     With a stated rate: those that may hold it (within ``MARGIN``), fewest cores first; without: highest predicted capacity first.

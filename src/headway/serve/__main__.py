@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m headway.serve", description=__doc__)
     parser.add_argument("bundle", type=Path, help="a bundle, or a run folder that holds one")
     parser.add_argument("--http", default="127.0.0.1:8000", metavar="HOST:PORT", help="where to listen; port 0 lets the system choose")
+    parser.add_argument("--name", help="the model's name in URLs, instead of the bundle's")
     parser.add_argument("--variant", help="serve this variant of the bundle and no other")
     parser.add_argument("--queue-limit", type=int, help="requests that may wait before more are refused")
     parser.add_argument("--trace", type=Path, help="write arrival times and rows to this file at the end")
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             trace=given.trace,
             queue_limit=given.queue_limit,
             variant=given.variant,
+            name=given.name,
             on_ready=_print,
         )
     except HeadwayError as error:

@@ -166,7 +166,9 @@ class Application:
             key: [{"name": s.name, "datatype": datatype(s), "shape": [d if isinstance(d, int) else -1 for d in s.shape]} for s in specs]
             for key, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs))
         }
-        about = respond_json({"name": "headway", "version": __version__, "extensions": ["binary_tensor_data"]})
+        about = respond_json(
+            {"name": "headway", "version": __version__, "extensions": ["binary_tensor_data"], "models": [self._bundle.manifest.name]}
+        )
         model = respond_json({"name": name, "versions": [VERSION], "platform": f"headway_{served.plan.runtime}", **tensors})
         page = respond(200, render(manifest, served, self._started.notes).encode(), "text/html; charset=utf-8", _SAFE_PAGE)
         gets: dict[bytes, Callable[[], Answer]] = {

@@ -21,6 +21,8 @@ from headway.serve.wire import Call, batchable
 JOINED_BYTES = 256 * 2**20
 """Memory that one instance may keep for joining inputs [B]; larger batches are joined in fresh memory."""
 
+_STOPPED = respond_refusal(Refusal(503, "draining", "the server had to shut down before the answer was ready; send the request again"))
+
 
 class Engine:
     """The run function of a batcher: calls in, HTTP answers out."""
@@ -31,10 +33,17 @@ class Engine:
         self._sessions = tuple(sessions)
         self._encoder = encoder
         self._joins = batchable(inputs, outputs)
+        self._stopped = False
         self._space = tuple(_space(inputs, max_batch) if self._joins else {} for _ in self._sessions)
+
+    def stop(self) -> None:
+        """Run nothing any more: nobody waits for the answers. From any thread."""
+        self._stopped = True
 
     def run(self, instance: int, calls: Sequence[Call]) -> list[Answer]:
         """The answers to ``calls``, in their order, from the session of ``instance``."""
+        if self._stopped:
+            return [_STOPPED] * len(calls)
         if not self._joins:
             return [self._alone(instance, call) for call in calls]
         if all(call.shapes == calls[0].shapes for call in calls):

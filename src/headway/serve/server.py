@@ -17,19 +17,22 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
 
 from headway.batching import Batcher
 from headway.records import BundledVariant, InputError
-from headway.serve.answer import Encoder
+from headway.serve.answer import Answer, Encoder
 from headway.serve.application import Application
 from headway.serve.arrivals import Arrivals, check_writable
-from headway.serve.bundle import OpenBundle
+from headway.serve.bundle import OpenBundle, check_name
 from headway.serve.engine import Engine
 from headway.serve.http import LINGER_S, Connection
 from headway.serve.limits import Limits
 from headway.serve.start import Started, close, start
+from headway.serve.wire import Call
 
 if sys.platform == "win32":
     from asyncio import new_event_loop
@@ -80,6 +83,7 @@ def serve(
     queue_limit: int | None = None,
     limits: Limits | None = None,
     variant: str | None = None,
+    name: str | None = None,
     on_ready: Callable[[Ready], None] = lambda ready: None,
 ) -> None:
     """Serve a bundle until SIGTERM, SIGINT or ``Ready.stop``; prints nothing.
@@ -91,6 +95,7 @@ def serve(
         trace: file that the arrivals seen (times and rows) are written to at the end.
         queue_limit: requests that may wait; none: ``default_queue_limit``.
         variant: serve this one, without falling back to another.
+        name: the model's name in URLs, instead of the bundle's.
 
     Raises:
         BundleError: no variant agrees with its golden set on this machine.
@@ -99,9 +104,14 @@ def serve(
     limits = limits or Limits()
     if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
         raise InputError("the token must be printable ASCII without spaces, and not empty. Choose another.")
+    if queue_limit is not None and queue_limit < 1:
+        raise InputError(f"the queue limit must be at least 1, got {queue_limit}. Leave it out for one that follows the objective.")
     if trace is not None:
         check_writable(trace)
     context = _tls_context(tls)
+    if name is not None:
+        check_name(name)
+        bundle = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, name=name))
     started = start(bundle, variant)
     arrivals = Arrivals()
     try:
@@ -148,7 +158,8 @@ class _Server:
         application = Application(self._bundle, self._started, limits=self._limits, token=token, arrivals=self._arrivals, loop=loop)
         _raise_file_limit(self._limits.connections)
         listener = await _listen(loop, application, host, port, context)
-        batcher = self._batcher(application, queue_limit)
+        engine = self._engine()
+        batcher = self._batcher(engine, application, queue_limit)
         application.open(batcher)
         clock = loop.create_task(_check_connections(application))
         try:
@@ -163,20 +174,23 @@ class _Server:
         finally:
             listener.close()
             clock.cancel()
+            engine.stop()
             _close_within(batcher, 1.0)
 
-    def _batcher(self, application: Application, queue_limit: int | None) -> Batcher:
+    def _engine(self) -> Engine:
         manifest, served = self._bundle.manifest, self._started.variant
-        plan = served.plan
         encoder = Encoder(manifest.name, served.variant.name)
-        engine = Engine(self._started.sessions, manifest.inputs, manifest.outputs, plan.max_batch, encoder)
+        return Engine(self._started.sessions, manifest.inputs, manifest.outputs, served.plan.max_batch, encoder)
+
+    def _batcher(self, engine: Engine, application: Application, queue_limit: int | None) -> Batcher[Call, Answer]:
+        plan = self._started.variant.plan
         return Batcher(
             engine.run,
             application.done,
             instances=plan.instances,
             max_batch=plan.max_batch,
             max_wait_s=plan.max_wait_s,
-            queue_limit=default_queue_limit(self._bundle, served) if queue_limit is None else queue_limit,
+            queue_limit=default_queue_limit(self._bundle, self._started.variant) if queue_limit is None else queue_limit,
             rows=lambda call: call.rows,
         )
 
@@ -209,14 +223,10 @@ class _Server:
 async def _listen(
     loop: asyncio.AbstractEventLoop, application: Application, host: str, port: int, context: ssl.SSLContext | None
 ) -> asyncio.Server:
+    patience_s = None if context is None else application.limits.head_timeout_s
     try:
         return await loop.create_server(
-            lambda: Connection(application),
-            host,
-            port,
-            ssl=context,
-            backlog=BACKLOG,
-            **({"ssl_handshake_timeout": application.limits.head_timeout_s} if context else {}),
+            lambda: Connection(application), host, port, ssl=context, backlog=BACKLOG, ssl_handshake_timeout=patience_s
         )
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -239,7 +249,7 @@ async def _until(true: Callable[[], bool], timeout_s: float) -> None:
         await asyncio.sleep(0.01)
 
 
-def _close_within(batcher: Batcher, timeout_s: float) -> None:
+def _close_within(batcher: Batcher[Call, Answer], timeout_s: float) -> None:
     """Close a batcher without waiting for a run that does not end."""
     thread = threading.Thread(target=batcher.close, daemon=True)
     thread.start()

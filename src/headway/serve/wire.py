@@ -193,7 +193,7 @@ class Signature:
         for size, wanted in zip(given, rule.shape, strict=True):
             if type(size) is not int or size < 1:
                 raise invalid(f"input {rule.name!r}: each dimension must be an integer of at least 1, got {_shown(given)}")
-            if type(wanted) is int:
+            if isinstance(wanted, int):
                 if size != wanted:
                     raise invalid(f"input {rule.name!r}: shape must be {_shown_shape(rule.shape)}, got {_shown(given)}")
             elif wanted != "?" and sizes.setdefault(wanted, size) != size:

@@ -13,7 +13,9 @@ from headway.report.terminal import print_inspect
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="FILE.onnx, FILE.pt2, FILE.keras, a SavedModel folder, or python:module:callable.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="FILE.onnx, FILE.pt2, FILE.keras, a SavedModel folder, or python:module:callable.")
+    ],
     data: Annotated[str, typer.Option(help="Samples: they give the free dimensions their sizes, and check the import.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

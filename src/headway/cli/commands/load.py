@@ -14,7 +14,12 @@ from headway.report.terminal import print_load
 
 
 def command(
-    target: Annotated[str, typer.Argument(metavar="URL|BUNDLE", help="http://HOST:PORT of a server of the Open Inference Protocol, or a bundle or run folder.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="URL|BUNDLE", help="http://HOST:PORT of a server of the Open Inference Protocol, or a bundle or run folder."
+        ),
+    ],
     rate: Annotated[float, typer.Option(help="Offered rate, requests a second.")],
     for_: Annotated[str, typer.Option("--for", metavar="TIME", help="How long, such as 30s.")] = "30s",
     arrivals: Annotated[str, typer.Option(help="Arrival process.")] = "poisson",
@@ -27,7 +32,15 @@ def command(
     """Put open-loop load on a server, or on a bundle in-process: latency counts from the moment a request was due."""
     with drawn_progress() as progress:
         point, objective = load(
-            target, rate_per_s=rate, duration_s=parse_duration(for_, "--for"), arrivals=arrivals, slo=slo, data=data, model=model, seed=seed, progress=progress
+            target,
+            rate_per_s=rate,
+            duration_s=parse_duration(for_, "--for"),
+            arrivals=arrivals,
+            slo=slo,
+            data=data,
+            model=model,
+            seed=seed,
+            progress=progress,
         )
     if as_json:
         print_json(point)

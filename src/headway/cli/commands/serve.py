@@ -21,7 +21,9 @@ def command(
     http: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 lets the system choose.")] = "127.0.0.1:8000",
     variant: Annotated[str, typer.Option(help="Serve this variant of the bundle and no other.")] = "",
     queue_limit: Annotated[int, typer.Option(help="Requests that may wait before more are refused; 0 lets the plan decide.")] = 0,
-    trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write arrival times and rows (never payloads) here at the end.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write arrival times and rows (never payloads) here at the end.")
+    ] = None,
     certfile: Annotated[Path | None, typer.Option(help="TLS certificate chain (PEM); needs --keyfile.")] = None,
     keyfile: Annotated[Path | None, typer.Option(help="TLS private key (PEM).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when ready.")] = False,
@@ -36,7 +38,13 @@ def command(
 
     def ready(what: Ready) -> None:
         if as_json:
-            line = {"url": what.url, "port": what.port, "model": what.model, "variant": what.variant.variant.name, "plan": str(what.variant.plan)}
+            line = {
+                "url": what.url,
+                "port": what.port,
+                "model": what.model,
+                "variant": what.variant.variant.name,
+                "plan": str(what.variant.plan),
+            }
             print_json({**line, "notes": list(what.notes)})
             return
         console = Console(stderr=True, highlight=False)

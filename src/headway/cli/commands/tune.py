@@ -14,8 +14,15 @@ from headway.report.terminal import print_summary
 
 
 def command(
-    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="FILE.onnx, FILE.pt2, FILE.keras, a SavedModel folder, or python:module:callable. Several compete.")] = None,
-    data: Annotated[str, typer.Option(help="Labelled samples: FILE.npz, FILE.parquet, an image folder by class, or python:module:callable.")] = "",
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL...", help="FILE.onnx, FILE.pt2, FILE.keras, a SavedModel folder, or python:module:callable. Several compete."
+        ),
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="Labelled samples: FILE.npz, FILE.parquet, an image folder by class, or python:module:callable.")
+    ] = "",
     slo: Annotated[str, typer.Option(metavar="TEXT", help="The objective, such as 'p99<=20ms, rate>=200/s, drop<=1%'.")] = "",
     out: Annotated[str, typer.Option(metavar="RUN", help="Run folder; runs/NAME by default.")] = "",
     budget: Annotated[str, typer.Option(help="Bound on the whole run, such as 10m.")] = "",

@@ -31,7 +31,7 @@ ORDER = 60
 HARSHNESS = 3
 FOLLOWS: tuple[str, ...] = ()
 Ladder = tuple[dict[str, Setting], ...]
-BUT_SENSITIVE, ALL = "matmul_conv_but_sensitive", "all"
+BUT_SENSITIVE, ALL = "but_sensitive", "all"
 OPSET = 13  # the first with one scale per channel in DequantizeLinear
 DEFAULTS: dict[str, Setting] = {"scope": ALL, "calibrator": "mse", "keep_float": 0.1, "rows": 256}
 CHOICES = {"scope": (BUT_SENSITIVE, ALL), "calibrator": tuple(METHODS)}
@@ -66,7 +66,7 @@ def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model
 
     Ranges and sensitivities of the last two models are remembered: asking for the next rung of the ladder costs only the writing.
 
-    Settings: ``scope`` (``matmul_conv_but_sensitive`` keeps the worst layers in float, ``all`` none); ``keep_float``, the share of layers
+    Settings: ``scope`` (``but_sensitive`` keeps the worst layers in float, ``all`` none); ``keep_float``, the share of layers
     that count as worst; ``calibrator`` (``mse``, ``percentile``, ``min_max``, ``entropy``);
     ``rows``, the most samples used, evenly spread.
     """

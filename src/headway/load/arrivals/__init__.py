@@ -1,1 +1,5 @@
-"""One arrival process a file: ``gaps_s(rate_per_s, count, rng)`` gives times between arrivals; ``C2`` is their squared variation."""
+"""One arrival process a file: ``times(rate_per_s, duration_s, rng)`` gives due times, ``C2`` the squared variation of their gaps.
+
+The first line of the file's docstring is what people read; the file's name is the process's name. ``headway.testing.arrivals`` is
+the contract every file must keep.
+"""

@@ -27,10 +27,8 @@ class Item:
 class Witness:
     """A run and a done that remember everything they saw."""
 
-    def __init__(self, max_batch: int) -> None:
-        self.max_batch = max_batch
+    def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.starts: list[int] = []
         self.batches: list[list[Item]] = []
         self.answers: dict[int, list[object]] = {}
         self.busy: set[int] = set()
@@ -74,7 +72,7 @@ def test_every_item_is_answered_once_with_its_own_outcome(
     *, work: list[tuple[int, bool]], instances: int, max_batch: int, wait_s: float, senders: int, pause: bool
 ) -> None:
     items = [Item(number, size, fails and number % 3 == 0) for number, (size, fails) in enumerate(work)]
-    witness = Witness(max_batch)
+    witness = Witness()
     batcher: Batcher[Item, int] = Batcher(
         witness.run,
         witness.done,
@@ -139,7 +137,7 @@ def test_batches_start_in_the_order_of_arrival(sizes: list[int], instances: int,
 
 def test_a_drain_under_fire_answers_exactly_what_was_accepted() -> None:
     for trial in range(10):
-        witness = Witness(8)
+        witness = Witness()
         batcher: Batcher[Item, int] = Batcher(witness.run, witness.done, instances=2, max_batch=8, max_wait_s=0.001, queue_limit=10**6)
         accepted: list[int] = []
         stopped = threading.Event()

@@ -36,7 +36,7 @@ def compress(run: Run, prepared: Prepared) -> tuple[Variant, list[Scored]]:
             if all(step.technique == "fold" for step in recipe):
                 continue
             if run.spent("compress"):
-                run.left_out.append(f"recipe {' + '.join(map(str, recipe))} on {source.name}")
+                run.leave_out("recipes", f"{' + '.join(map(str, recipe))} on {source.name}")
                 continue
             alive += _try(run, prepared, scorer, source, recipe)
     return scorer.parent, alive
@@ -87,5 +87,10 @@ def _fastest(run: Run, prepared: Prepared, rivals: Sequence[Scored]) -> set[str]
         kept.add(next(source for (source, other), rate in best.items() if other == runtime and rate >= NEARLY_EQUAL * highest))
     for source in sorted({source for source, _ in best} - kept):
         share = max(rate / top[runtime] for (other, runtime), rate in best.items() if other == source)
-        run.reject("export", source, None, f"this export route does at best {share:.0%} of another one's rate on one core, or no better")
+        run.reject(
+            "export",
+            source,
+            None,
+            f"on no runtime is this export route faster than another one: at best {share:.0%} of its rate on one core",
+        )
     return kept

@@ -31,14 +31,22 @@ def conclude(run: Run, prepared: Prepared, parent: Variant, plain: Collection[st
     edge = run.add(frontier(alike))
     _why_not(run, choice, [*evidence, *(e for e in alike if e.candidate not in {h.candidate for h in evidence})])
     run.add(choice)
-    run.add(RunFinished(budget_s=run.config.budget_s, left_out=tuple(run.left_out)))
+    run.add(RunFinished(budget_s=run.config.budget_s, left_out=run.left_out))
     run.progress.step("report")
     render(run.folder)
     shutil.rmtree(run.folder / "finalists", ignore_errors=True)
     return Summary(
         run=str(run.folder), choice=choice, frontier=edge, rejected=tuple(run.journal.of(Rejection)), environment=prepared.environment,
-        objective=run.objective, comparison=comparison, stages=tuple(run.journal.of(StageTime)), left_out=tuple(run.left_out),
+        objective=run.objective, comparison=comparison, stages=_stages(run), left_out=run.left_out,
     )  # fmt: skip
+
+
+def _stages(run: Run) -> tuple[StageTime, ...]:
+    """Wall time by stage, summed over the starts of a run that was resumed."""
+    total: dict[str, float] = {}
+    for line in run.journal.of(StageTime):
+        total[line.stage] = total.get(line.stage, 0.0) + line.duration_s
+    return tuple(StageTime(stage=stage, duration_s=seconds) for stage, seconds in total.items())
 
 
 def _confirmed(run: Run, prepared: Prepared, parent: Variant, variants: Mapping[str, Variant]) -> Choice:

@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from headway.api.loads import COMFORTABLE, trial_s
+from headway.api.loads import COMFORTABLE
 from headway.api.prepare import Prepared
 from headway.api.run import Run
+from headway.api.trials import Subject, capacity_of, load_run
 from headway.deploy import Entry, package
-from headway.load import find_capacity
 from headway.measure.over_http import OverHttp, served
-from headway.records import Candidate, Capacity, Failure, HeadwayError, LoadPoint, LoadRun, Plan, Variant
+from headway.records import Candidate, Capacity, Failure, HeadwayError, LoadRun, Plan, Variant
 from headway.search import NAIVE
 
 ROUNDS = 3
@@ -40,24 +40,30 @@ def naive_candidate(parent: Variant, cores: int) -> Candidate:
 
 def hold_contest(run: Run, prepared: Prepared, entrants: Sequence[Entrant], variants: dict[str, Variant]) -> None:
     """Rounds over all entrants: SLO capacity, then latency at the common rate; recorded, nothing measured twice."""
-    rounds = _affordable(run, len(entrants))
-    if rounds < ROUNDS:
-        run.left_out.append(f"{ROUNDS - rounds} of {ROUNDS} rounds over HTTP")
+    effort = _affordable(run, len(entrants))
+    for number in range(effort.rounds + 1, ROUNDS + 1):
+        run.leave_out("rounds over HTTP", f"round {number}")
     with contextlib.ExitStack() as stack:
         running = _start(run, prepared, entrants, variants, stack)
-        for number in range(1, rounds + 1):
+        for number in range(1, effort.rounds + 1):
             for entrant, load in running.items():
                 run.progress.step(f"round {number}: {entrant.role} {entrant.candidate}")
-                if not _searched(run, entrant, number):
-                    _search(run, entrant, load, number)
-            rate_per_s = common_rate(run, list(running))
+                before = _before(run, entrant)
+                capacity_of(
+                    run, _subject(entrant, number), load.load, start_per_s=before[-1] if before else entrant.guess_per_s,
+                    trials=LATER_TRIALS if before else effort.trials, shortest_s=effort.trial_s, memory_bytes=lambda load=load: load.server.resident_bytes,
+                )  # fmt: skip
+            rate_per_s = common_rate(run)
             for entrant, load in running.items():
-                if rate_per_s > 0 and not _at_rate(run, entrant, number):
-                    point = load.load(rate_per_s, AT_RATE_S, run.objective, run.config.seed + number)
-                    run.add(LoadRun(candidate=entrant.candidate, role=entrant.role, round=number, point=point, purpose="at-rate"))
+                if rate_per_s > 0:
+                    load_run(run, _subject(entrant, number), load.load, rate_per_s, effort.at_rate_s, run.config.seed + number, "at-rate")
 
 
-def common_rate(run: Run, entrants: Sequence[Entrant]) -> float:
+def _subject(entrant: Entrant, number: int) -> Subject:
+    return Subject(entrant.candidate, entrant.role, "http", number)
+
+
+def common_rate(run: Run) -> float:
     """The rate at which latencies are compared: the stated one, else a comfortable share of the weakest capacity that is not zero [1/s]."""
     if run.objective.rate_per_s is not None:
         return run.objective.rate_per_s
@@ -68,11 +74,25 @@ def common_rate(run: Run, entrants: Sequence[Entrant]) -> float:
     return COMFORTABLE * min(mine, default=0.0)
 
 
-def _affordable(run: Run, entrants: int) -> int:
-    one = entrants * (FIRST_TRIALS * TRIAL_S + AT_RATE_S)
+@dataclass(frozen=True, slots=True)
+class _Effort:
+    """How much the contest may cost: rounds, trials of the first search, and how long runs last [s]."""
+
+    rounds: int
+    trials: int
+    trial_s: float
+    at_rate_s: float
+
+
+def _affordable(run: Run, entrants: int) -> _Effort:
+    """The standard effort; within a tight budget fewer rounds, then fewer and shorter runs in the one that is left."""
+    first = entrants * (FIRST_TRIALS * TRIAL_S + AT_RATE_S)
     later = entrants * (LATER_TRIALS * TRIAL_S + AT_RATE_S)
-    left = run.left_s("contest", one + later * ROUNDS) - START_S * entrants
-    return max(1, min(ROUNDS, 1 + int((left - one) // later)))
+    left = run.left_s("contest", first + later * ROUNDS + START_S * entrants) - START_S * entrants
+    if left >= first:
+        return _Effort(min(ROUNDS, 1 + int((left - first) // later)), FIRST_TRIALS, TRIAL_S, AT_RATE_S)
+    share = max(0.3, left / first)
+    return _Effort(1, max(3, round(FIRST_TRIALS * share)), max(1.0, TRIAL_S * share), max(1.5, AT_RATE_S * share))
 
 
 def _start(
@@ -108,43 +128,7 @@ def _arguments(run: Run, prepared: Prepared, entrant: Entrant, variants: dict[st
     yield from ("headway.serve", str(folder), "--http", "127.0.0.1:0")
 
 
-def _searched(run: Run, entrant: Entrant, number: int) -> bool:
-    return any(
-        c.target == "http" and c.round == number and c.candidate == entrant.candidate and c.role == entrant.role
-        for c in run.journal.of(Capacity)
-    )
-
-
-def _at_rate(run: Run, entrant: Entrant, number: int) -> bool:
-    return any(
-        r.purpose == "at-rate" and r.round == number and r.candidate == entrant.candidate and r.role == entrant.role
-        for r in run.journal.of(LoadRun)
-    )
-
-
-def _search(run: Run, entrant: Entrant, load: OverHttp, number: int) -> None:
-    before = [
-        c.rate_per_s for c in run.journal.of(Capacity) if c.target == "http" and c.candidate == entrant.candidate and c.role == entrant.role
-    ]
-    seeds = iter(range(1000 * number, 1000 * number + 100))
-
-    def trial(rate_per_s: float) -> LoadPoint:
-        point = load.load(rate_per_s, trial_s(rate_per_s, TRIAL_S), run.objective, next(seeds))
-        run.add(LoadRun(candidate=entrant.candidate, role=entrant.role, round=number, point=point))
-        return point
-
-    start = before[-1] if before and before[-1] > 0 else entrant.guess_per_s
-    found = find_capacity(trial, start_per_s=start, trials=LATER_TRIALS if before else FIRST_TRIALS, percentile=run.objective.percentile)
-    run.add(
-        Capacity(
-            candidate=entrant.candidate,
-            role=entrant.role,
-            target="http",
-            rate_per_s=found.low_per_s,
-            low_per_s=found.low_per_s,
-            high_per_s=found.high_per_s,
-            open_above=found.open_above,
-            round=number,
-            memory_bytes=load.server.resident_bytes,
-        )
-    )
+def _before(run: Run, entrant: Entrant) -> list[float]:
+    """Capacities that earlier rounds found for an entrant, leaving out rounds in which nothing held [1/s]."""
+    mine = [c for c in run.journal.of(Capacity) if c.target == "http" and c.candidate == entrant.candidate and c.role == entrant.role]
+    return [c.rate_per_s for c in mine if c.rate_per_s > 0]

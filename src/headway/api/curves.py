@@ -50,7 +50,7 @@ def measure_curves(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> lis
     for scored in alive:
         run.progress.step(f"{scored.variant.name} on {scored.runtime}")
         if run.spent("curve") and measured:
-            run.left_out.append(f"curve of {scored.variant.name} on {scored.runtime}")
+            run.leave_out("service curves", f"{scored.variant.name} on {scored.runtime}")
             continue
         curve = curve_of(run, prepared, scored, first)
         if curve is not None:
@@ -60,7 +60,7 @@ def measure_curves(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> lis
         for scored in worth:
             run.progress.step(f"{scored.variant.name} on {scored.runtime}, {split[0]}x{split[1]}")
             if run.spent("curve"):
-                run.left_out.append(f"curve of {scored.variant.name} on {scored.runtime} with {split[0]} instances of {split[1]} threads")
+                run.leave_out("service curves", f"{scored.variant.name} on {scored.runtime} {split[0]}x{split[1]}")
                 continue
             curve = curve_of(run, prepared, scored, split)
             if curve is not None:

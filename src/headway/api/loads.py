@@ -7,16 +7,15 @@ from pathlib import Path
 
 from headway.api.prepare import Prepared
 from headway.api.run import Run
-from headway.load import find_capacity
+from headway.api.trials import Subject, capacity_of, load_run
 from headway.measure.in_process import InProcess, in_process
-from headway.records import Capacity, Failure, HeadwayError, LoadPoint, LoadRun, Prediction
+from headway.records import Capacity, Failure, HeadwayError, Prediction
 
 TRIAL_S = 1.2
-LONGEST_TRIAL_S = 6.0
 AT_RATE_S = 3.0
 TRIALS = 5
-TRIAL_REQUESTS = 250
-"""A trial lasts long enough for this many requests, so that a percentile has something to stand on."""
+START_SHARE = 0.85
+"""The search begins at this share of the predicted capacity."""
 COMFORTABLE = 0.7
 """Without a stated rate, latency is compared at this share of a candidate's own capacity."""
 
@@ -26,10 +25,8 @@ def load_shortlist(run: Run, prepared: Prepared, shortlisted: Sequence[Predictio
     for prediction in shortlisted:
         candidate = prediction.candidate
         run.progress.step(str(candidate))
-        if any(old.candidate == candidate and old.target == "in-process" for old in run.journal.of(Capacity)):
-            continue
         if run.spent("load") and run.journal.of(Capacity):
-            run.left_out.append(f"load run of {candidate}")
+            run.leave_out("load runs", str(candidate))
             continue
         try:
             with in_process(paths[candidate.variant], candidate.plan, prepared.parts.selection.inputs) as held:
@@ -38,35 +35,9 @@ def load_shortlist(run: Run, prepared: Prepared, shortlisted: Sequence[Predictio
             run.add(Failure(stage="load", variant=candidate.variant, plan=candidate.plan, reason=str(error)))
 
 
-def trial_s(rate_per_s: float, shortest_s: float) -> float:
-    """How long a trial at a rate lasts [s]."""
-    return min(LONGEST_TRIAL_S, max(shortest_s, TRIAL_REQUESTS / rate_per_s))
-
-
 def _measure(run: Run, held: InProcess, prediction: Prediction) -> None:
-    candidate = prediction.candidate
-    count = 0
-
-    def trial(rate_per_s: float) -> LoadPoint:
-        nonlocal count
-        count += 1
-        point = held.load(rate_per_s, trial_s(rate_per_s, TRIAL_S), run.objective, run.config.seed + count)
-        run.add(LoadRun(candidate=candidate, role="candidate", round=0, point=point))
-        return point
-
-    found = find_capacity(trial, start_per_s=0.85 * prediction.capacity_per_s, trials=TRIALS, percentile=run.objective.percentile)
-    at = run.objective.rate_per_s or COMFORTABLE * found.low_per_s
+    subject = Subject(prediction.candidate, "candidate", "in-process", 0)
+    found = capacity_of(run, subject, held.load, start_per_s=START_SHARE * prediction.capacity_per_s, trials=TRIALS, shortest_s=TRIAL_S)
+    at = run.objective.rate_per_s or COMFORTABLE * found.rate_per_s
     if at > 0:
-        point = held.load(at, AT_RATE_S, run.objective, run.config.seed)
-        run.add(LoadRun(candidate=candidate, role="candidate", round=0, point=point, purpose="at-rate"))
-    run.add(
-        Capacity(
-            candidate=candidate,
-            role="candidate",
-            target="in-process",
-            rate_per_s=found.low_per_s,
-            low_per_s=found.low_per_s,
-            high_per_s=found.high_per_s,
-            open_above=found.open_above,
-        )
-    )
+        load_run(run, subject, held.load, at, AT_RATE_S, run.config.seed, "at-rate")

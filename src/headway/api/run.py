@@ -31,7 +31,7 @@ class Run:
     progress: Progress
     trackers: Trackers
     began_s: float = field(default_factory=time.monotonic)
-    left_out: list[str] = field(default_factory=list)
+    skipped: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, record: R) -> R:
         """Write one record; gives it back."""
@@ -44,6 +44,18 @@ class Run:
         rejection = Rejection(stage=stage, variant=variant, plan=plan, reason=reason, figures=figures)
         if rejection not in self.journal.of(Rejection):
             self.add(rejection)
+
+    def leave_out(self, kind: str, what: str) -> None:
+        """Note something that the budget left no time for."""
+        self.skipped.setdefault(kind, []).append(what)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What the budget left no time for, one sentence for each kind."""
+        return tuple(
+            f"{len(items)} {kind} left out for lack of time: {', '.join(items[:2])}{', ...' if len(items) > 2 else ''}"
+            for kind, items in self.skipped.items()
+        )
 
     def spent(self, stage: str) -> bool:
         """Whether the budget's share up to the end of ``stage`` is used up."""

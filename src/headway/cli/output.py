@@ -19,7 +19,12 @@ QUIET_EVERY_S = 10.0
 
 def print_json(value: object) -> None:
     """One JSON object on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(to_plain(value)), indent=2).decode() + "\n")
+    print_line(msgspec.json.format(msgspec.json.encode(to_plain(value)), indent=2).decode())
+
+
+def print_line(text: str) -> None:
+    """One line on standard output at once: whoever reads a pipe must not wait for the end of the command."""
+    print(text, flush=True)
 
 
 def address(text: str) -> tuple[str, int]:

@@ -35,13 +35,23 @@ def discover(package: ModuleType) -> Found:
     present: dict[str, ModuleType] = {}
     missing: dict[str, str] = {}
     for name in names(package):
-        try:
-            present[name] = importlib.import_module(f"{package.__name__}.{name}")
-        except ImportError as error:
-            if (error.name or "").startswith("headway"):
-                raise
-            missing[name] = f"needs the package {error.name or 'named in: ' + str(error)!s}, which is not installed"
+        found = find(package, name)
+        present.update(found.present)
+        missing.update(found.missing)
     return Found(present, missing)
+
+
+def find(package: ModuleType, name: str) -> Found:
+    """Import one plug-in file and no other: it is present, or missing with the reason, or in neither when there is no such file."""
+    if name not in names(package):
+        return Found()
+    try:
+        return Found(present={name: importlib.import_module(f"{package.__name__}.{name}")})
+    except ImportError as error:
+        if (error.name or "").startswith("headway"):
+            raise
+        what = f"the package {error.name}" if error.name else f"what it could not import ({error})"
+        return Found(missing={name: f"needs {what}, which is not installed"})
 
 
 def first_line(package: ModuleType, name: str) -> str:

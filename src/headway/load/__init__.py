@@ -5,12 +5,24 @@ so keeps it reusable (the lesson of MLPerf LoadGen's README). Latency is counted
 """
 
 from headway.load.arriving import arrival_times, arrivals
+from headway.load.connection import Answer
 from headway.load.find import Bracket, find_capacity
 from headway.load.generator import Completion, RawLoad, run_open_loop
 from headway.load.http import run_http
-from headway.load.payload import infer_payload
+from headway.load.payload import infer_payload, parse_infer_response
 from headway.load.summary import summarise
 
 __all__ = [
-    "Bracket", "Completion", "RawLoad", "arrival_times", "arrivals", "find_capacity", "infer_payload", "run_http", "run_open_loop", "summarise",
-]  # fmt: skip
+    "Answer",
+    "Bracket",
+    "Completion",
+    "RawLoad",
+    "arrival_times",
+    "arrivals",
+    "find_capacity",
+    "infer_payload",
+    "parse_infer_response",
+    "run_http",
+    "run_open_loop",
+    "summarise",
+]

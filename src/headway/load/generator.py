@@ -28,7 +28,7 @@ class RawLoad:
 
     Attributes:
         due_s: when each request was due [s].
-        sent_s: when it was really handed over [s].
+        sent_s: when the sender really turned to it; later than due, the sender was late [s].
         done_s: when it ended; NaN when it had not by the end of the run [s].
         status: 0 answered, 1 refused, 2 failed, 3 lost (nothing heard by the end).
         end_s: when the run ended: the last answer, or the end of the wait for it [s].

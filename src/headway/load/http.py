@@ -1,220 +1,293 @@
 """The open-loop sender over HTTP/1.1: keep-alive connections, as many as it takes so that no request waits for one to come free.
 
-One thread on ``select``, which unlike event loops built on epoll waits with microsecond resolution: due times are not rounded to
-milliseconds. Bytes go out as they are given; answers are parsed by httptools and judged by their status alone.
+One thread with one loop of its own. It sleeps in ``select`` on the one handle that stands for all sockets, because that wakes within
+a tenth of a millisecond; event loops that sleep in epoll, uvloop included, round due times to whole milliseconds. It never spins, so the
+processor belongs to the server. Bytes go out as they are given; answers are parsed by httptools and judged by their status alone.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import select
+import selectors
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-import httptools
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.load.generator import Completion, RawLoad
+from headway.load.connection import Address, Answer, Connection
+from headway.load.generator import Completion, RawLoad, short_collections
 from headway.records import ConfigError, MeasurementError
 
 MOST_CONNECTIONS = 256
 FIRST_CONNECTIONS = 16
-READ_BYTES = 1 << 18
-LONGEST_WAIT_S = 0.1
+CONNECT_S = 5.0
+DOUBTED_AFTER_S = 0.5
+"""An idle connection this old is looked at before it is used: servers close those they think forgotten [s]."""
 _BUSY = (429, 503)
-
-
-@dataclass(slots=True)
-class _Connection:
-    """One keep-alive connection and the request that is on it."""
-
-    socket: socket.socket
-    parser: httptools.HttpResponseParser | None = None
-    number: int = -1
-    unsent: memoryview = field(default_factory=lambda: memoryview(b""))
-    ended: bool = False
-    keep: bool = True
-    body: bytearray | None = None
-
-    def on_message_complete(self) -> None:
-        """The answer is whole."""
-        self.ended = True
-        self.keep = self.parser is not None and self.parser.should_keep_alive()
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the answer's body."""
-        if self.body is not None:
-            self.body += data
+_OUR_LIMITS = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
+"""Reasons for which this machine opens no further connection: the sender's limit, not the server's failure."""
+_UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK}
+_READ, _BOTH = selectors.EVENT_READ, selectors.EVENT_READ | selectors.EVENT_WRITE
 
 
 def run_http(
     url: str,
     bodies: Sequence[bytes],
-    headers: Mapping[str, str],
+    headers: Mapping[str, str] | Sequence[Mapping[str, str]],
     due_s: NDArray[np.float64],
     *,
     drain_s: float = 5.0,
+    timeout_s: float = 30.0,
     most_connections: int = MOST_CONNECTIONS,
-    on_answer: Callable[[int, int, bytes], None] | None = None,
+    on_answer: Callable[[Answer], None] | None = None,
 ) -> RawLoad:
     """POST request i, with body i modulo their number, when it is due; answers 2xx are ok, 429 and 503 refused, all else failed.
 
+    A connection that breaks, or is not accepted, fails the request on it and nothing else. Opening a further connection counts into the
+    latency of the request that needed it, as for a new client. A request is never sent twice.
+
     Args:
         url: ``http://HOST:PORT/PATH``.
-        drain_s: how long to wait for the last answers after the last request was due [s].
-        most_connections: requests beyond this many in flight wait in the sender; that wait is lateness, and shows as such.
-        on_answer: called with (request number, status, body) for each answer, to check it; costs time.
+        headers: of every request, or one mapping for each body.
+        drain_s: how long to wait for the last answers after the last request was due; what is missing then is lost [s].
+        timeout_s: a request without an answer after this long has failed, and its connection is closed [s].
+        most_connections: requests beyond this many in flight wait for a connection; the wait counts into their latency, not as lateness of
+            the sender: a target with so many requests open is behind.
+        on_answer: called with every whole answer, between sends; what it takes makes the sender late.
 
     Raises:
-        ConfigError: the URL is not plain HTTP.
-        MeasurementError: nothing listens there.
+        ConfigError: not an http URL, no bodies, or headers that do not match them.
+        MeasurementError: nothing listens there when the run starts.
     """
-    return _Sender(url, bodies, headers, most_connections, on_answer).run(due_s, drain_s)
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ConfigError(f"load goes to a plain http:// URL, got {url!r}")
+    every = [headers] * len(bodies) if isinstance(headers, Mapping) else list(headers)
+    if not bodies or len(every) != len(bodies):
+        raise ConfigError(f"load needs at least one body and headers for each, got {len(bodies)} bodies and {len(every)} headers")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    requests = []
+    for own, body in zip(every, bodies, strict=True):
+        lines = [
+            f"POST {path} HTTP/1.1",
+            f"Host: {parts.netloc.rpartition('@')[2]}",
+            *(f"{k}: {v}" for k, v in own.items()),
+            f"Content-Length: {len(body)}",
+        ]
+        requests.append([memoryview(part) for part in ("\r\n".join([*lines, "", ""]).encode("latin-1"), body) if part])
+    sender = _Sender((parts.hostname, parts.port or 80), requests, most_connections, timeout_s, on_answer)
+    return sender.run(due_s, drain_s)
 
 
 class _Sender:
     def __init__(
-        self, url: str, bodies: Sequence[bytes], headers: Mapping[str, str], most: int, on_answer: Callable[[int, int, bytes], None] | None
+        self,
+        place: tuple[str, int],
+        requests: Sequence[Sequence[memoryview]],
+        most: int,
+        timeout_s: float,
+        on_answer: Callable[[Answer], None] | None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise ConfigError(f"load goes to a plain http:// URL, got {url!r}")
-        self._place = (parts.hostname, parts.port or 80)
-        path = parts.path + (f"?{parts.query}" if parts.query else "") or "/"
-        lines = [f"POST {path} HTTP/1.1", f"Host: {parts.netloc}", *(f"{key}: {value}" for key, value in headers.items())]
-        self._requests = [("\r\n".join([*lines, f"Content-Length: {len(body)}"]) + "\r\n\r\n").encode() + body for body in bodies]
-        self._most, self._on_answer = most, on_answer
-        self._idle: list[_Connection] = []
-        self._reading: dict[int, _Connection] = {}
-        self._writing: dict[int, _Connection] = {}
-        self._late: deque[int] = deque()
+        self._place, self._requests = place, requests
+        self._most, self._timeout_s, self._on_answer = max(1, most), timeout_s, on_answer
+        self._selector = selectors.DefaultSelector()
+        self._address: Address = (socket.AF_INET, place)
+        self._idle: list[Connection] = []
+        self._open = 0
+        self._busy = 0
+        self._unsent: deque[int] = deque()
+        self._expiries: deque[tuple[float, Connection, int]] = deque()
 
     def run(self, due_s: NDArray[np.float64], drain_s: float) -> RawLoad:
         completion = Completion(len(due_s))
         sent_s = np.zeros(len(due_s))
         try:
-            self._idle = [self._connect() for _ in range(min(FIRST_CONNECTIONS, self._most, max(1, len(due_s))))]
-        except OSError as error:
-            raise MeasurementError(f"a server must listen at {self._place[0]}:{self._place[1]}, got: {error.strerror or error}") from error
-        try:
-            self._loop(due_s.tolist(), sent_s, completion, drain_s)
+            self._open_first(min(FIRST_CONNECTIONS, self._most, max(1, len(due_s))))
+            with short_collections():
+                self._start_s = completion.begin()
+                self._loop(due_s.tolist(), sent_s, completion, drain_s)
         finally:
-            for connection in [*self._idle, *self._reading.values()]:
-                connection.socket.close()
+            for key in list(self._selector.get_map().values()):
+                key.data.socket.close()
+            self._selector.close()
         return completion.raw(due_s, sent_s)
 
+    def _now_s(self) -> float:
+        return time.perf_counter() - self._start_s
+
     def _loop(self, due_s: list[float], sent_s: NDArray[np.float64], completion: Completion, drain_s: float) -> None:
-        start_s = completion.begin()
         number, count = 0, len(due_s)
         deadline_s = (due_s[-1] if due_s else 0.0) + drain_s
-        while number < count or self._reading or self._late:
-            now_s = time.perf_counter() - start_s
-            if now_s > deadline_s:
-                return
+        ready: deque[tuple[Connection, int]] = deque()
+        while True:
+            now_s = self._now_s()
             while number < count and due_s[number] <= now_s:
-                self._late.append(number)
+                sent_s[number] = now_s
+                self._unsent.append(number)
                 number += 1
-            while self._late and self._send(self._late[0], completion):
-                sent_s[self._late.popleft()] = time.perf_counter() - start_s
-            next_s = due_s[number] if number < count else deadline_s
-            self._turn(max(0.0, min(next_s - (time.perf_counter() - start_s), LONGEST_WAIT_S)), completion)
-        for late in self._late:
-            sent_s[late] = time.perf_counter() - start_s
+            while self._unsent and self._dispatch(self._unsent[0], completion):
+                self._unsent.popleft()
+            self._expire(now_s, completion)
+            if now_s > deadline_s or not (number < count or self._busy or self._unsent):
+                break
+            if not ready:
+                next_s = min(due_s[number] if number < count else deadline_s, self._expiries[0][0] if self._expiries else deadline_s)
+                ready.extend(self._wait(next_s))
+            if ready:  # one at a time, so that a crowd of answers does not hold up a request that is due
+                self._serve(*ready.popleft(), completion)
+        sent_s[number:] = self._now_s()
 
-    def _connect(self) -> _Connection:
-        opened = socket.create_connection(self._place, timeout=5)
-        opened.setblocking(False)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self._fresh(_Connection(opened))
+    def _wait(self, until_s: float) -> list[tuple[Connection, int]]:
+        """Sockets that are ready, by ``until_s`` at the latest."""
+        if not select.select([self._selector], [], [], max(0.0, until_s - self._now_s()))[0]:
+            return []
+        return [(key.data, events) for key, events in self._selector.select(0)]
 
-    def _fresh(self, connection: _Connection) -> _Connection:
-        connection.parser = httptools.HttpResponseParser(connection)
-        connection.body = bytearray() if self._on_answer is not None else None
-        connection.ended = False
-        return connection
+    def _serve(self, connection: Connection, events: int, completion: Completion) -> None:
+        if connection.socket.fileno() < 0:
+            return  # closed since it was reported
+        try:
+            if events & selectors.EVENT_WRITE and connection.number >= 0 and self._sent_all(connection, completion):
+                self._selector.modify(connection.socket, _READ, connection)
+            if events & selectors.EVENT_READ and connection.socket.fileno() >= 0 and connection.receive():
+                self._answered(connection, completion)
+        except OSError:
+            self._broken(connection, completion)
 
-    def _send(self, number: int, completion: Completion) -> bool:
-        """Put a request on a connection; false when all that may be open are busy."""
-        if not self._idle:
-            if len(self._reading) >= self._most:
-                return False
-            try:
-                self._idle.append(self._connect())
-            except OSError:
-                completion.failed(number)
-                return True
-        connection = self._idle.pop()
-        connection.number = number
-        connection.unsent = memoryview(self._requests[number % len(self._requests)])
-        self._reading[connection.socket.fileno()] = connection
-        self._write(connection, completion)
+    def _dispatch(self, number: int, completion: Completion) -> bool:
+        """Put a request on a connection; false when as many as may be open are busy."""
+        while self._idle:
+            connection = self._idle.pop()
+            if self._now_s() - connection.since_s > DOUBTED_AFTER_S and connection.dead():
+                self._close(connection)
+                continue
+            self._load(connection, number)
+            if not self._sent_all(connection, completion) and connection.socket.fileno() >= 0:
+                self._selector.modify(connection.socket, _BOTH, connection)
+            return True
+        if self._open >= self._most:
+            return False
+        connection_or_reason = self._connect()
+        if isinstance(connection_or_reason, Connection):
+            self._load(connection_or_reason, number)
+            return True
+        if connection_or_reason in _OUR_LIMITS and self._open:
+            return False
+        completion.failed(number)
         return True
 
-    def _write(self, connection: _Connection, completion: Completion) -> None:
-        handle = connection.socket.fileno()
+    def _load(self, connection: Connection, number: int) -> None:
+        connection.load(number, self._requests[number % len(self._requests)])
+        connection.since_s = self._now_s()
+        self._busy += 1
+        self._expiries.append((connection.since_s + self._timeout_s, connection, number))
+
+    def _sent_all(self, connection: Connection, completion: Completion) -> bool:
         try:
-            while connection.unsent:
-                connection.unsent = connection.unsent[connection.socket.send(connection.unsent) :]
-        except BlockingIOError:
-            self._writing[handle] = connection
-            return
+            return connection.send()
         except OSError:
-            self._drop(connection, completion)
-            return
-        self._writing.pop(handle, None)
+            try:
+                whole = connection.receive()  # a server may refuse a body that it has not read, and close
+            except OSError:
+                whole = False
+            if whole:
+                self._answered(connection, completion)
+            else:
+                self._broken(connection, completion)
+            return False
 
-    def _turn(self, wait_s: float, completion: Completion) -> None:
-        """Wait for sockets at most ``wait_s`` and serve those that are ready."""
-        readable, writable, _ = select.select(list(self._reading), list(self._writing), [], wait_s)
-        for handle in writable:
-            if handle in self._writing:
-                self._write(self._writing[handle], completion)
-        for handle in readable:
-            if handle in self._reading:
-                self._read(self._reading[handle], completion)
-
-    def _read(self, connection: _Connection, completion: Completion) -> None:
-        try:
-            data = connection.socket.recv(READ_BYTES)
-            if data and connection.parser is not None:
-                connection.parser.feed_data(data)
-        except BlockingIOError:
-            return
-        except (OSError, httptools.HttpParserError):
-            data = b""
-        if connection.ended:
-            self._answered(connection, completion)
-        elif not data:
-            self._drop(connection, completion)
-
-    def _answered(self, connection: _Connection, completion: Completion) -> None:
-        status = connection.parser.get_status_code() if connection.parser is not None else 0
+    def _answered(self, connection: Connection, completion: Completion) -> None:
+        status, number = connection.status, connection.number
         if 200 <= status < 300:
-            completion.ok(connection.number)
+            completion.ok(number)
         elif status in _BUSY:
-            completion.refused(connection.number)
+            completion.refused(number)
         else:
-            completion.failed(connection.number)
-        if self._on_answer is not None:
-            self._on_answer(connection.number, status, bytes(connection.body or b""))
-        handle = connection.socket.fileno()
-        del self._reading[handle]
-        self._writing.pop(handle, None)
-        if connection.keep and not connection.unsent:
-            self._idle.append(self._fresh(connection))
+            completion.failed(number)
+        answer = connection.answer() if self._on_answer is not None else None
+        self._busy -= 1
+        connection.number = -1
+        connection.since_s = self._now_s()
+        if connection.reusable:
+            self._idle.append(connection)
         else:
-            connection.socket.close()
+            self._close(connection)
+        if answer is not None and self._on_answer is not None:
+            self._on_answer(answer)
 
-    def _drop(self, connection: _Connection, completion: Completion) -> None:
-        """The connection broke with a request on it."""
-        completion.failed(connection.number)
-        handle = connection.socket.fileno()
-        self._reading.pop(handle, None)
-        self._writing.pop(handle, None)
-        with contextlib.suppress(OSError):
-            connection.socket.close()
+    def _broken(self, connection: Connection, completion: Completion) -> None:
+        if connection.number >= 0:
+            completion.failed(connection.number)
+            self._busy -= 1
+            connection.number = -1
+        else:
+            self._idle.remove(connection)
+        self._close(connection)
+
+    def _expire(self, now_s: float, completion: Completion) -> None:
+        while self._expiries and (self._expiries[0][0] <= now_s or self._expiries[0][1].number != self._expiries[0][2]):
+            _, connection, number = self._expiries.popleft()
+            if connection.number == number:
+                self._broken(connection, completion)
+
+    def _close(self, connection: Connection) -> None:
+        self._open -= 1
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
+
+    def _connect(self) -> Connection | int:
+        """A connection on its way, or the reason why there is none (``errno``). Whether it arrives shows when it becomes writable."""
+        try:
+            opened = socket.socket(self._address[0], socket.SOCK_STREAM)
+        except OSError as error:
+            return error.errno or -1
+        opened.setblocking(False)
+        reason = opened.connect_ex(self._address[1])
+        if reason not in _UNDER_WAY:
+            opened.close()
+            return reason
+        return self._adopt(opened, _BOTH)
+
+    def _adopt(self, opened: socket.socket, events: int) -> Connection:
+        opened.setblocking(False)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(opened, whole=self._on_answer is not None)
+        self._selector.register(opened, events, connection)
+        self._open += 1
+        return connection
+
+    def _open_first(self, count: int) -> None:
+        """Open connections before the clock starts, and learn which of the host's addresses answers."""
+        host, port = self._place
+        failure: OSError | None = None
+        try:
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            addresses, failure = [], error
+        for family, _, _, _, place in addresses:
+            self._address = (family, place)
+            try:
+                while self._open < count:
+                    self._idle.append(self._adopt(_opened(self._address), _READ))
+            except OSError as error:
+                failure = error
+            if self._idle:
+                return
+        reason = failure.strerror or str(failure) if failure else "no address"
+        raise MeasurementError(f"a server must listen at {host}:{port}, got: {reason}; start it first")
+
+
+def _opened(address: Address) -> socket.socket:
+    opened = socket.socket(address[0], socket.SOCK_STREAM)
+    try:
+        opened.settimeout(CONNECT_S)
+        opened.connect(address[1])
+    except OSError:
+        opened.close()
+        raise
+    return opened

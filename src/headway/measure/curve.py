@@ -44,8 +44,10 @@ def measure_curve(
     """
     gc.collect()
     before = psutil.Process().memory_info().rss
-    sessions = [open_session(plan, path) for _ in range(plan.instances)]
+    sessions: list[Session] = []
     try:
+        for _ in range(plan.instances):
+            sessions.append(open_session(plan, path))
         timings: list[BatchTiming] = []
         unstable = False
         for batch in batches:

@@ -1,4 +1,8 @@
-"""This machine: processor, instruction sets, cores, memory, library versions; and how quiet it is while something is measured."""
+"""This machine: processor, instruction sets, cores, memory, library versions; and how quiet it is while something is measured.
+
+Linux tells everything through ``/proc`` and ``/sys``; elsewhere py-cpuinfo and psutil are asked if they are installed. Nothing here
+names the host or its user.
+"""
 
 from __future__ import annotations
 
@@ -11,68 +15,118 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-import cpuinfo
 import numpy as np
-import psutil
 
 from headway.records import Environment
 from headway.runtime import versions
 
+try:  # the base install runs `doctor` and has neither
+    import cpuinfo
+    import psutil
+except ImportError:
+    cpuinfo = psutil = None
+
 _FLAGS = {
-    "avx2": "avx2", "avx512f": "avx512f", "avx512_vnni": "avx512_vnni", "avx_vnni": "avx_vnni", "avx512_bf16": "avx512_bf16",
-    "avx512_fp16": "avx512_fp16", "amx_int8": "amx_int8", "amx_bf16": "amx_bf16", "asimd": "neon", "asimddp": "asimddp", "i8mm": "i8mm",
-    "bf16": "arm_bf16", "fphp": "arm_fp16", "sve": "sve",
+    "avx2": "avx2", "avx512f": "avx512f", "avx512_vnni": "avx512_vnni", "avx512vnni": "avx512_vnni", "avx_vnni": "avx_vnni",
+    "avx512_bf16": "avx512_bf16", "avx512_fp16": "avx512_fp16", "amx_int8": "amx_int8", "amx_bf16": "amx_bf16", "amx_fp16": "amx_fp16",
+    "asimd": "neon", "neon": "neon", "asimddp": "asimddp", "i8mm": "i8mm", "bf16": "arm_bf16", "asimdhp": "arm_fp16", "sve": "sve", "sve2": "sve2",
 }  # fmt: skip
 _PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxslim", "torch", "tensorflow-cpu")
 _CPUINFO = Path("/proc/cpuinfo")
 _STAT = Path("/proc/stat")
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 @functools.cache
 def instruction_sets() -> tuple[str, ...]:
-    """Instruction sets that matter for inference, by their usual names, sorted."""
-    if _CPUINFO.is_file():
-        lines = _CPUINFO.read_text("utf-8", "replace").splitlines()
-        flags = next((line.split(":", 1)[1].split() for line in lines if line.lower().startswith(("flags", "features"))), [])
-    else:
-        flags = cpuinfo.get_cpu_info().get("flags", [])
+    """Instruction sets that matter for inference, by their usual names, sorted; cheap, and empty where nothing tells."""
+    return named(_flags())
+
+
+def named(flags: list[str]) -> tuple[str, ...]:
+    """The instruction sets behind the kernel's flags, by the names that Headway uses; flags that do not matter are left out."""
     return tuple(sorted({_FLAGS[flag] for flag in flags if flag in _FLAGS}))
 
 
+def _flags() -> list[str]:
+    for line in _lines(_CPUINFO):
+        if line.lower().startswith(("flags", "features")):
+            return line.partition(":")[2].split()
+    return list(cpuinfo.get_cpu_info().get("flags", [])) if cpuinfo is not None else []
+
+
+@functools.cache
+def _cpu_name() -> str:
+    lines = _lines(_CPUINFO)
+    for line in lines:
+        if line.lower().startswith("model name"):
+            return line.partition(":")[2].strip()
+    brand = cpuinfo.get_cpu_info().get("brand_raw", "") if cpuinfo is not None and not lines else ""
+    return str(brand) or platform.processor() or platform.machine()
+
+
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, bounded by the control group's quota."""
+    """Cores that this process may use: its affinity, bounded by the control group's quota (rounded down, at least one)."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
+    quota = cgroup_cores(_CGROUPS, _read(_OWN_CGROUP))
     return max(1, min(allowed, int(quota))) if quota is not None else allowed
-
-
-def _cgroup_quota() -> float | None:
-    """CPU quota of the control group in cores, version 2 or 1; none when there is no limit."""
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if limit == "max" else float(limit) / float(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        limit_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        return limit_us / int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text()) if limit_us > 0 else None
-    except (OSError, ValueError):
-        return None
 
 
 def usable_memory_bytes() -> int:
     """Memory that this process may use: the machine's, bounded by the control group's limit [B]."""
-    total = psutil.virtual_memory().total
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            return min(total, int(Path(file).read_text()))
-        except (OSError, ValueError):
+    total = _total_memory_bytes()
+    limit = cgroup_memory_bytes(_CGROUPS, _read(_OWN_CGROUP))
+    return min(total, limit) if limit is not None else total
+
+
+def _total_memory_bytes() -> int:
+    if psutil is not None:
+        return int(psutil.virtual_memory().total)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def cgroup_cores(root: Path, own: str) -> float | None:
+    """The smallest CPU quota of this process's control group and the groups around it [cores]; none when there is no limit.
+
+    Args:
+        root: where control groups are mounted. own: the text of ``/proc/self/cgroup``.
+    """
+    found = []
+    for group in _groups(root, own, "cpu"):
+        limit, _, period = _read(group / "cpu.max").strip().partition(" ")  # version 2: "max 100000" or "150000 100000"
+        if not limit:
+            limit, period = _read(group / "cpu.cfs_quota_us").strip(), _read(group / "cpu.cfs_period_us").strip()  # version 1: -1 is none
+        if limit.isdecimal() and period.isdecimal() and int(period):
+            found.append(int(limit) / int(period))
+    return min(found, default=None)
+
+
+def cgroup_memory_bytes(root: Path, own: str) -> int | None:
+    """The smallest memory limit of this process's control group and the groups around it [B]; none when there is no limit."""
+    texts = [_read(group / name).strip() for group in _groups(root, own, "memory") for name in ("memory.max", "memory.limit_in_bytes")]
+    return min((int(text) for text in texts if text.isdecimal()), default=None)
+
+
+def _groups(root: Path, own: str, controller: str) -> list[Path]:
+    """Folders of the process's control group and of every group around it, for version 2 and version 1.
+
+    Inside a container the path is often that of the host and not mounted; the mount's own top then carries the container's limit.
+    """
+    folders = [root, root / controller]
+    for line in own.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and controller not in controllers.split(","):
             continue
-    return total
+        top = root / controllers if controllers and (root / controllers).is_dir() else root / controller if controllers else root
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        folders += [top.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+    return folders
 
 
 def environment() -> Environment:
-    """The record that goes with every measurement; it names no host and no user."""
+    """The record that goes with every measurement (a tenth of a second, for the noise)."""
     found = dict(versions())
     for package in _PACKAGES:
         try:
@@ -86,47 +140,81 @@ def environment() -> Environment:
     )  # fmt: skip
 
 
-@functools.cache
-def _cpu_name() -> str:
-    if _CPUINFO.is_file():
-        for line in _CPUINFO.read_text("utf-8", "replace").splitlines():
-            if line.lower().startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+def noise_ratio(repeats: int = 100) -> float:
+    """How much a short fixed computation varies here: its 95th percentile over its median; 1 is a quiet machine.
 
-
-def noise_ratio(repeats: int = 60) -> float:
-    """How much a short fixed computation varies here: its 95th percentile over its median; 1 is a quiet machine."""
-    matrix = np.ones((96, 96), dtype=np.float32)
+    One repetition is about half a millisecond of sorting on one core: long enough to be hit by a neighbour, short enough to be hit seldom.
+    """
+    numbers = np.random.default_rng(0).random(20_000)
+    np.sort(numbers)
     times = []
-    for _ in range(repeats):
+    for _ in range(max(20, repeats)):
         began = time.perf_counter()
         for _ in range(4):
-            matrix @ matrix
+            np.sort(numbers)
         times.append(time.perf_counter() - began)
     times.sort()
     return times[int(0.95 * len(times))] / statistics.median(times)
 
 
 class Watch:
-    """Watches the machine during a block: ``steal_fraction`` is the share of CPU time that the hypervisor gave to others."""
+    """Watches the machine during a block; zeros where the kernel does not tell (elsewhere than on Linux).
+
+    Attributes:
+        steal_fraction: share of all CPU time that the hypervisor gave to other machines.
+        others_fraction: share of all CPU time that other processes than this one and its ended children used.
+    """
 
     def __init__(self) -> None:
         self.steal_fraction = 0.0
-        self._before: list[int] = []
+        self.others_fraction = 0.0
+        self._before: tuple[list[int], float] = ([], 0.0)
 
     def __enter__(self) -> Watch:
-        self._before = _ticks()
+        self._before = (_ticks(), _own_s())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        spent = [after - before for after, before in zip(_ticks(), self._before, strict=True)]
-        if len(spent) > 7 and sum(spent[:8]) > 0:
-            self.steal_fraction = spent[7] / sum(spent[:8])
+        ticks, own_s = self._before
+        spent = [after - before for after, before in zip(_ticks(), ticks, strict=False)]
+        self.steal_fraction, self.others_fraction = shares(spent, _own_s() - own_s, _ticks_a_second())
+
+
+def shares(spent: list[int], own_s: float, ticks_per_s: float) -> tuple[float, float]:
+    """Steal and other processes' shares of all CPU time, each in [0, 1].
+
+    Args:
+        spent: growth of the kernel's counters: user, nice, system, idle, iowait, irq, softirq, steal [ticks]; guests count in user.
+        own_s: CPU time of this process in the meantime [s].
+    """
+    total = sum(spent[:8])
+    if len(spent) < 8 or total <= 0:
+        return 0.0, 0.0
+    busy = total - spent[3] - spent[4] - spent[7]
+    others = busy - own_s * ticks_per_s
+    return min(1.0, max(0.0, spent[7] / total)), min(1.0, max(0.0, others / total))
 
 
 def _ticks() -> list[int]:
-    """The CPU line of the kernel's statistics: user, nice, system, idle, iowait, irq, softirq, steal, ... [ticks]."""
-    if not _STAT.is_file():
-        return []
-    return [int(word) for word in _STAT.read_text().split("\n", 1)[0].split()[1:]]
+    """The first eight counters of the machine's CPU line [ticks]; empty where there is none."""
+    return [int(word) for word in _read(_STAT).partition("\n")[0].split()[1:9]]
+
+
+def _ticks_a_second() -> float:
+    return float(os.sysconf("SC_CLK_TCK")) if hasattr(os, "sysconf") else 100.0
+
+
+def _own_s() -> float:
+    return sum(os.times()[:4])
+
+
+def _lines(file: Path) -> list[str]:
+    return _read(file).splitlines()
+
+
+def _read(file: Path) -> str:
+    """A file's text; empty when it cannot be read."""
+    try:
+        return file.read_text("utf-8", "replace")
+    except OSError:
+        return ""

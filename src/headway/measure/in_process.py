@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,12 +27,17 @@ class InProcess:
 
     def __init__(self, path: Path, plan: Plan, inputs: Feeds) -> None:
         self._plan = plan
-        self._sessions: list[Session] = [open_session(plan, path) for _ in range(plan.instances)]
+        self._sessions: list[Session] = []
         size = len(next(iter(inputs.values())))
         self._requests = [rows(inputs, index, 1) for index in range(min(size, REQUESTS_KEPT))]
-        for session in self._sessions:
-            for batch in {1, plan.max_batch}:
-                session.run(rows(inputs, 0, batch))
+        try:
+            for _ in range(plan.instances):
+                self._sessions.append(open_session(plan, path))
+                for batch in {1, plan.max_batch}:
+                    self._sessions[-1].run(rows(inputs, 0, batch))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the sessions."""
@@ -42,13 +48,17 @@ class InProcess:
         """One open-loop run at one rate."""
         due_s = arrival_times(objective.arrivals, rate_per_s, duration_s, seed)
         batches: list[int] = []
+        over = threading.Event()
 
         def run(instance: int, items: Sequence[tuple[int, Completion]]) -> Sequence[None]:
+            if over.is_set():
+                return [None] * len(items)  # the run has ended: what an overload left in the queue is not worth running
             self._sessions[instance].run(stack([self._requests[number % len(self._requests)] for number, _ in items]))
             return [None] * len(items)
 
         def done(items: Sequence[tuple[int, Completion]], results: Sequence[None] | BaseException, times: BatchTimes) -> None:
-            batches.append(len(items))
+            if not over.is_set():
+                batches.append(len(items))
             failed = isinstance(results, BaseException)
             for number, completion in items:
                 completion.failed(number) if failed else completion.ok(number)
@@ -72,6 +82,7 @@ class InProcess:
             with Watch() as watch:
                 raw = run_open_loop(submit, due_s, drain_s=DRAIN_S)
         finally:
+            over.set()
             batcher.close()
         return summarise(
             raw, target="in-process", arrivals=objective.arrivals, rate_per_s=rate_per_s, objective=objective, seed=seed,

@@ -4,20 +4,39 @@ This room knows records and virtual time. It measures nothing and knows no runti
 """
 
 from headway.predict.capacity import predict_capacity
+from headway.predict.gains import Gain, explain, gains
 from headway.predict.queueing import (
     batch_mean_response_s,
+    capacity_per_s,
     crossover_batch,
     kingman_wait_s,
     little_in_flight,
     md1_mean_wait_s,
     mm1_mean_wait_s,
     mm1_response_percentile_s,
+    sakasegawa_wait_s,
     service_bound_s,
 )
-from headway.predict.roofline import Roofline, explain, roofline
+from headway.predict.roofline import OperatorBound, Roofline, roofline
 from headway.predict.simulate import simulate
 
 __all__ = [
-    "Roofline", "batch_mean_response_s", "crossover_batch", "explain", "kingman_wait_s", "little_in_flight", "md1_mean_wait_s",
-    "mm1_mean_wait_s", "mm1_response_percentile_s", "predict_capacity", "roofline", "service_bound_s", "simulate",
-]  # fmt: skip
+    "Gain",
+    "OperatorBound",
+    "Roofline",
+    "batch_mean_response_s",
+    "capacity_per_s",
+    "crossover_batch",
+    "explain",
+    "gains",
+    "kingman_wait_s",
+    "little_in_flight",
+    "md1_mean_wait_s",
+    "mm1_mean_wait_s",
+    "mm1_response_percentile_s",
+    "predict_capacity",
+    "roofline",
+    "sakasegawa_wait_s",
+    "service_bound_s",
+    "simulate",
+]

@@ -1,8 +1,9 @@
-"""The laws of waiting, each with its units and source; closed forms that the simulator is validated against."""
+"""The laws of work and waiting, each with its units and source; closed forms that the simulator is validated against."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 
 def service_bound_s(
@@ -37,6 +38,19 @@ def crossover_batch(*, flop: float, weight_bytes: float, activation_bytes: float
     return (weight_bytes / bytes_per_s) / slope if slope > 0 else math.inf
 
 
+def capacity_per_s(service_s: Mapping[int, float], *, instances: int = 1) -> float:
+    """mu = max_b k b / tau_k(b): the largest rate of answers [1/s]; arrivals above it make the queue grow without limit.
+
+    Args:
+        service_s: tau_k(b) by batch size, measured while all k instances run [s]. With tau_1 the result is wrong: instances share cores
+            and memory bandwidth.
+
+    >>> capacity_per_s({1: 0.006, 8: 0.013})  # doctest: +ELLIPSIS
+    615.38...
+    """
+    return max(instances * batch / tau_s for batch, tau_s in service_s.items())
+
+
 def little_in_flight(rate_per_s: float, response_s: float) -> float:
     """N = X R: mean number of requests in any stable system."""
     return rate_per_s * response_s
@@ -62,6 +76,14 @@ def md1_mean_wait_s(rate_per_s: float, service_s: float) -> float:
 def kingman_wait_s(rate_per_s: float, service_s: float, *, arrival_c2: float, service_c2: float) -> float:
     """Mean wait in G/G/1 under heavy traffic (Kingman 1961): rho / (1 - rho) (c_a^2 + c_s^2) / 2 services [s]."""
     return mm1_mean_wait_s(rate_per_s, service_s) * (arrival_c2 + service_c2) / 2
+
+
+def sakasegawa_wait_s(rate_per_s: float, service_s: float, servers: int, *, arrival_c2: float, service_c2: float) -> float:
+    """Mean wait in G/G/m without batching, approximately (Sakasegawa 1977): Kingman's law with rho^(sqrt(2(m+1)) - 1) / m for rho [s]."""
+    rho = rate_per_s * service_s / servers
+    if rho >= 1:
+        return math.inf
+    return (arrival_c2 + service_c2) / 2 * float(rho ** (math.sqrt(2 * (servers + 1)) - 1)) / (servers * (1 - rho)) * service_s
 
 
 def batch_mean_response_s(rate_per_s: float, tau0_s: float, alpha_s: float) -> float:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,89 +13,104 @@ from numpy.typing import NDArray
 from headway.batching import take
 from headway.records import Plan, ServiceCurve
 
-DRAWS = 257
-"""Service times kept ready for each batch size; an odd number, so that draws do not fall into step with anything."""
+FIRST_DRAWS = 32
+MOST_DRAWS = 4096
 
 
 class ServiceTimes:
-    """Service times of any batch size, drawn from a curve's raw samples; between measured sizes, the nearest above is scaled."""
+    """Service times of any batch size, drawn with replacement from a curve's raw samples.
 
-    def __init__(self, curve: ServiceCurve, seed: int) -> None:
+    Between two measured sizes the samples of the larger are scaled by the ratio of the interpolated medians, so that both the level and
+    the spread follow the curve; beyond the largest its samples are scaled up.
+    """
+
+    def __init__(self, curve: ServiceCurve, rng: np.random.Generator) -> None:
         self._curve = curve
-        self._rng = np.random.default_rng(seed)
+        self._rng = rng
+        self._sizes = [timing.batch for timing in curve.timings]
+        self._samples: dict[int, NDArray[np.float64]] = {}
         self._drawn: dict[int, list[float]] = {}
-        self._next: dict[int, int] = {}
+        self._count: dict[int, int] = {}
 
     def draw_s(self, batch: int) -> float:
         """One service time [s]."""
-        times = self._drawn.get(batch)
-        if times is None:
-            times = self._drawn[batch] = self._sample(batch)
-            self._next[batch] = 0
-        at = self._next[batch]
-        self._next[batch] = at + 1 if at + 1 < len(times) else 0
-        return times[at]
+        drawn = self._drawn.get(batch)
+        if not drawn:
+            drawn = self._draw(batch)
+        return drawn.pop()
 
-    def _sample(self, batch: int) -> list[float]:
-        timings = self._curve.timings
-        nearest = next((timing for timing in timings if timing.batch >= batch), timings[-1])
-        scale = self._curve.tau_s(batch) / nearest.median_s
-        drawn: list[float] = self._rng.choice(np.asarray(nearest.service_s) * scale, DRAWS).tolist()
+    def _draw(self, batch: int) -> list[float]:
+        samples = self._samples.get(batch)
+        if samples is None:
+            timing = self._curve.timings[min(bisect.bisect_left(self._sizes, batch), len(self._sizes) - 1)]
+            scale = self._curve.tau_s(batch) / timing.median_s
+            samples = self._samples[batch] = np.asarray(timing.service_s, dtype=np.float64) * scale
+        count = self._count[batch] = min(MOST_DRAWS, 2 * self._count.get(batch, FIRST_DRAWS))
+        drawn: list[float] = self._rng.choice(samples, count).tolist()
+        self._drawn[batch] = drawn
         return drawn
 
 
 def simulate(
-    curve: ServiceCurve, plan: Plan, due_s: NDArray[np.float64], *, seed: int = 0, front_end_s: float = 0.0
+    curve: ServiceCurve,
+    plan: Plan,
+    due_s: NDArray[np.float64],
+    *,
+    seed: int = 0,
+    front_end_s: float | Sequence[float] = 0.0,
+    jitter_s: Sequence[float] = (),
 ) -> NDArray[np.float64]:
-    """Latency of each request [s], in the order of ``due_s``.
+    """Latency of each request [s], in the order of ``due_s``; deterministic by ``seed``.
+
+    What it leaves out: cores that front end and model share, and items of several rows.
 
     Args:
         curve: measured with ``plan.instances`` running; its raw samples are drawn with replacement.
         due_s: arrival times, ascending [s].
-        front_end_s: time that each request spends in a front end of its own, one after another, before it is queued [s].
-
-    Deterministic by ``seed``. What it leaves out: cores shared between front end and model, and the machine's jitter.
+        front_end_s: time that each request spends in a front end, one after another, before it is queued [s]: one figure, or measured
+            ones to draw from. Per request it shares nothing with the model.
+        jitter_s: measured delays of this machine and transport to draw from, added to each request without holding up others [s]: the
+            latencies of a model that does nothing, behind the same server.
     """
-    count = len(due_s)
-    arrived = due_s if front_end_s <= 0 else _through_front_end(due_s, front_end_s)
-    at: list[float] = arrived.tolist()
+    rng = np.random.default_rng(seed)
+    extra_s = rng.choice(np.asarray(jitter_s, dtype=np.float64), len(due_s)) if len(jitter_s) else np.zeros(len(due_s))
+    times = ServiceTimes(curve, rng)
+    queued_s = _through_front_end(due_s, front_end_s, rng)
+    latency_s: NDArray[np.float64] = _through_engine(queued_s.tolist(), plan, times) - due_s + extra_s
+    return latency_s
+
+
+def _through_engine(at: list[float], plan: Plan, times: ServiceTimes) -> NDArray[np.float64]:
+    """When each request is done [s]. Time jumps to the next arrival, the next free instance, or the moment the policy names."""
+    count = len(at)
     done = np.empty(count)
-    times = ServiceTimes(curve, seed)
-    idle = plan.instances
-    busy: list[float] = []
-    first = 0  # oldest waiting request
-    last = 0  # one past the newest request that has arrived
-    now = 0.0
-    limit = plan.max_batch
+    limit, wait_s, draw_s = plan.max_batch, plan.max_wait_s, times.draw_s
     ones = [1] * (limit + 1)
+    free = [0.0] * plan.instances  # when each instance becomes free; a heap
+    first = 0  # oldest request not started
+    now = 0.0
     while first < count:
-        while last < count and at[last] <= now:
-            last += 1
-        while busy and busy[0] <= now:
-            heapq.heappop(busy)
-            idle += 1
-        wake = None
-        if idle and first < last:
-            waiting = min(last - first, limit + 1)
-            decision = take(ones[:waiting], at[first : first + waiting], now, max_batch=limit, max_wait_s=plan.max_wait_s)
-            if decision.items:
-                ends = now + times.draw_s(decision.items)
-                done[first : first + decision.items] = ends
-                first += decision.items
-                idle -= 1
-                heapq.heappush(busy, ends)
-                continue
-            wake = decision.wake_at_s
-        moments = [at[last]] if last < count else []
-        if busy:
-            moments.append(busy[0])
-        if wake is not None:
-            moments.append(wake)
-        now = min(moments)
-    return done - due_s
+        now = max(now, free[0], at[first])
+        last = bisect.bisect_right(at, now, first, min(count, first + limit + 1))  # the policy looks no further
+        number, wake = take(ones[: last - first], at[first:last], now, max_batch=limit, max_wait_s=wait_s)
+        if number == 0:
+            now = min(at[last] if last < count else math.inf, math.inf if wake is None else wake)
+            continue
+        ends = now + draw_s(number)
+        done[first : first + number] = ends
+        first += number
+        heapq.heapreplace(free, ends)
+    return done
 
 
-def _through_front_end(due_s: NDArray[np.float64], front_end_s: float) -> NDArray[np.float64]:
-    """When each request leaves a single server of constant time (Lindley's recursion in closed form) [s]."""
-    index = np.arange(len(due_s))
-    return np.asarray(np.maximum.accumulate(due_s - index * front_end_s) + (index + 1) * front_end_s)
+def _through_front_end(due_s: NDArray[np.float64], front_end_s: float | Sequence[float], rng: np.random.Generator) -> NDArray[np.float64]:
+    """When each request leaves a single server, first come first served: Lindley's recursion in closed form [s]."""
+    if isinstance(front_end_s, float | int):
+        if front_end_s <= 0:
+            return due_s
+        service_s = np.full(len(due_s), float(front_end_s))
+    else:
+        service_s = rng.choice(np.asarray(front_end_s, dtype=np.float64), len(due_s))
+    through_s = np.cumsum(service_s)
+    left_s: NDArray[np.float64] = through_s + np.maximum.accumulate(due_s - (through_s - service_s))
+    return left_s

@@ -6,6 +6,7 @@ This file knows lines and records; it does not know what a run does with them.
 from __future__ import annotations
 
 import os
+from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ import msgspec
 
 from headway.records.base import Record, to_json
 from headway.records.candidate import Census, Variant
-from headway.records.errors import BundleError, InputError
+from headway.records.errors import BundleError, HeadwayError, InputError
 from headway.records.measured import Capacity, Failure, LoadRun, Prediction, Quality, Rejection, ServiceCurve
 from headway.records.outcome import Choice, Comparison, Frontier, RunFinished, RunStarted, SourceInspected, StageTime
 
@@ -23,6 +24,7 @@ Line = (
     RunStarted | SourceInspected | Variant | Census | Quality | ServiceCurve | Prediction | LoadRun | Capacity | Failure
     | Rejection | Comparison | Frontier | Choice | StageTime | RunFinished
 )  # fmt: skip
+_DECODER = msgspec.json.Decoder(Line)
 R = TypeVar("R", bound=Record)
 
 
@@ -59,17 +61,15 @@ class Journal:
 
         Raises:
             InputError: the folder cannot be written (read-only, full disk); what was written before stays.
+            HeadwayError: the record would not be read back (a NaN, which JSON does not know); nothing was written.
         """
-        fresh = not self._path.exists()
+        line = _checked(record)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
+            with self._path.open("ab", buffering=0) as file:
                 start = file.tell()
                 try:
-                    if fresh or start == 0:
-                        file.write(to_json({"headway_records": FORMAT}) + b"\n")
-                    file.write(to_json(record) + b"\n")
-                    file.flush()
+                    _write(file, (b"" if start else to_json({"headway_records": FORMAT}) + b"\n") + line + b"\n")
                     os.fsync(file.fileno())
                 except OSError:
                     os.truncate(self._path, start)
@@ -79,6 +79,24 @@ class Journal:
                 f"{self._path}: must be writable, got: {error.strerror or error}. Free space or choose another folder with --out; what was measured so far is kept."
             ) from error
         self._lines.append(record)
+
+
+def _checked(record: Record) -> bytes:
+    """The line of a record, read back once: a line that cannot be read would cost the whole run at the next resume."""
+    line = to_json(record)
+    try:
+        _DECODER.decode(line)
+    except msgspec.DecodeError as error:
+        name = type(record).__name__
+        raise HeadwayError(f"{name}: a record must be readable from its own JSON, got: {error}. This is a defect of Headway.") from error
+    return line
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    """Write all bytes past any buffer, so that nothing is left to be written after a failure."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def read_journal(folder: Path) -> list[Record]:
@@ -96,7 +114,10 @@ def read_journal(folder: Path) -> list[Record]:
 
 
 def _read(path: Path, *, repair: bool) -> list[Record]:
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: must be a file that can be read, got: {error.strerror or error}") from error
     if data and not data.endswith(b"\n"):
         data = data[: data.rfind(b"\n") + 1]
         if repair:
@@ -113,10 +134,9 @@ def _read(path: Path, *, repair: bool) -> list[Record]:
             f"{path}: must be of format {FORMAT}, got {head.headway_records}. Use the version of Headway that wrote it, or tune again into a new folder."
         )
     lines: list[Record] = []
-    decoder = msgspec.json.Decoder(Line)
     for number, text in enumerate(raw[1:], start=2):
         try:
-            lines.append(decoder.decode(text))
+            lines.append(_DECODER.decode(text))
         except msgspec.DecodeError as error:
             raise BundleError(
                 f"{path}:{number}: must be a valid record, got: {error}. Restore the file or tune again into a new folder."

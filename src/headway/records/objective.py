@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 
 from headway.records.base import Record
@@ -11,7 +12,7 @@ from headway.records.errors import ObjectiveError
 _TIME = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _NAMES = ("p50", "p90", "p95", "p99", "p99.9", "rate", "drop", "group_drop", "memory", "arrivals")
-_BOUND = re.compile(r"^\s*([A-Za-z_0-9.]+)\s*(<=|>=|==|=|<|>)\s*(.+?)\s*$")
+_BOUND = re.compile(r"^\s*([A-Za-z_0-9.]+)\s*(<=|>=|==|=|<|>)\s*([^=<>].*?)\s*$")
 _QUANTITY = re.compile(r"^([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%/]*)$")
 EXAMPLE = "p99<=20ms, rate>=200/s, drop<=1%"
 
@@ -45,15 +46,15 @@ class Objective(Record, frozen=True, kw_only=True):
     def __str__(self) -> str:
         parts = []
         if self.latency_s is not None:
-            parts.append(f"{self.percentile_name}<={self.latency_s * 1e3:g}ms")
+            parts.append(f"{self.percentile_name}<={self.latency_s * 1e3:.12g}ms")
         if self.rate_per_s is not None:
-            parts.append(f"rate>={self.rate_per_s:g}/s")
+            parts.append(f"rate>={self.rate_per_s:.12g}/s")
         if self.drop is not None:
-            parts.append(f"drop<={self.drop * 100:g}%")
+            parts.append(f"drop<={self.drop * 100:.12g}%")
         if self.group_drop is not None:
-            parts.append(f"group_drop<={self.group_drop * 100:g}%")
+            parts.append(f"group_drop<={self.group_drop * 100:.12g}%")
         if self.memory_bytes is not None:
-            parts.append(f"memory<={self.memory_bytes / 1e6:g}MB")
+            parts.append(f"memory<={self.memory_bytes / 1e6:.12g}MB")
         if self.arrivals != "poisson":
             parts.append(f"arrivals={self.arrivals}")
         return ", ".join(parts)
@@ -103,7 +104,7 @@ def _bound(name: str, key: str, sign: str, value: str) -> dict[str, object]:
         raise ObjectiveError(f"objective: {name} must be bounded with {wanted!r}, got {sign!r}; write {name}{wanted}{value}")
     number, unit = _quantity(name, value)
     if key == "latency":
-        percentile = float(name[1:]) / 100
+        percentile = round(float(name[1:]) / 100, 12)
         if not 0 < percentile < 1:
             raise ObjectiveError(f"objective: a percentile must lie between p0 and p100, got {name!r}; write p99")
         return {"percentile": percentile, "latency_s": number * _unit(name, unit, _TIME)}
@@ -112,7 +113,10 @@ def _bound(name: str, key: str, sign: str, value: str) -> dict[str, object]:
             raise ObjectiveError(f"objective: rate must be in requests a second, got {value!r}; write rate>={number:g}/s")
         return {"rate_per_s": number}
     if key == "memory":
-        return {"memory_bytes": int(number * _unit(name, unit, _BYTES))}
+        size = round(number * _unit(name, unit, _BYTES))
+        if size < 1:
+            raise ObjectiveError(f"objective: memory must be at least one byte, got {value!r}; write memory<=500MB")
+        return {"memory_bytes": size}
     if unit not in ("%", "", "pt", "pp"):
         raise ObjectiveError(f"objective: {name} must be in percent points or a fraction, got {value!r}; write {name}<=1%")
     fraction = number / 100 if unit else number
@@ -126,6 +130,8 @@ def _quantity(name: str, value: str) -> tuple[float, str]:
     if not match:
         raise ObjectiveError(f"objective: {name} must be a number with a unit, got {value!r}; write it like {EXAMPLE!r}")
     number = float(match.group(1))
+    if not math.isfinite(number):
+        raise ObjectiveError(f"objective: {name} must be finite, got {value!r}; leave the bound out instead")
     if number <= 0 and name not in ("drop", "group_drop"):
         raise ObjectiveError(f"objective: {name} must be above zero, got {value!r}")
     return number, match.group(2)

@@ -7,7 +7,7 @@ import functools
 from pathlib import Path
 from types import ModuleType
 
-from headway.discovery import Found, discover
+from headway.discovery import Found, discover, find, names
 from headway.records import Census, ConfigError, MissingPackage, Plan, Unsupported
 from headway.runtime import censuses as census_files
 from headway.runtime import runtimes as runtime_files
@@ -34,16 +34,18 @@ def open_session(plan: Plan, path: Path) -> Session:
         ModelError: the file is no graph that it can read.
         Unsupported: it refuses the graph; the message is one sentence.
     """
-    module = _module(plan.runtime)
-    if plan.device not in module.DEVICES:
-        raise ConfigError(f"{plan.runtime}: the device must be one of {', '.join(module.DEVICES)}, got {plan.device!r}")
+    module = _module(plan.runtime, plan.device)
     session: Session = module.open_session(Path(path), threads=plan.threads, device=plan.device)
     return session
 
 
 def refuse(runtime: str, path: Path, device: str = "cpu") -> str | None:
-    """Why a runtime cannot honour a graph, in one sentence; none when it can."""
-    reason: str | None = _module(runtime).refuse(Path(path), device=device)
+    """Why a runtime cannot honour a graph, in one sentence; none when it can.
+
+    Raises:
+        ConfigError, MissingPackage: as ``open_session``.
+    """
+    reason: str | None = _module(runtime, device).refuse(Path(path), device=device)
     return reason
 
 
@@ -65,12 +67,18 @@ def versions() -> dict[str, str]:
     return {name: version for module in runtimes().present.values() for name, version in module.versions().items()}
 
 
-def _module(name: str) -> ModuleType:
-    found = runtimes()
+@functools.cache
+def _module(name: str, device: str) -> ModuleType:
+    """The file of one runtime, imported alone: a server does not load the runtimes it does not use."""
+    found = find(runtime_files, name)
     if name in found.present:
-        return found.present[name]
+        module = found.present[name]
+        if device not in module.DEVICES:
+            raise ConfigError(f"{name}: the device must be one of {', '.join(module.DEVICES)}, got {device!r}")
+        return module
     if name in found.missing:
         raise MissingPackage(f"the runtime {name!r} {found.missing[name]}; run: pip install 'headway[{name}]'")
-    close = difflib.get_close_matches(name, found.present, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(found.present)}"
+    known = names(runtime_files)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
     raise ConfigError(f"the name of a runtime must be known, got {name!r}; {hint}")

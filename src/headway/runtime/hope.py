@@ -18,6 +18,7 @@ def hopeless(census: Census) -> str | None:
     if slow:
         return f"{slow} convolutions run as ConvInteger on {census.runtime}, which is many times slower than float: quantize convolutions statically"
     quantized = any("Quantize" in name or "Integer" in name or name.startswith("QLinear") for name in {**census.kernels, **census.inserted})
+    quantized = quantized or bool(census.fallbacks)
     narrow = sum(census.shares.get(kind, 0.0) for kind in _NARROW)
     if quantized and narrow < LEAST_NARROW_SHARE:
         why = f": {census.fallbacks[0]}" if census.fallbacks else ""

@@ -37,8 +37,11 @@ def check_feeds(inputs: tuple[TensorSpec, ...], feeds: Mapping[str, np.ndarray])
         raise DataError(f"inputs must be named {[spec.name for spec in inputs]}, got {sorted(feeds)}")
     for spec in inputs:
         array = feeds[spec.name]
-        if array.dtype.name != spec.dtype:
-            raise DataError(f"input {spec.name!r} must be of type {spec.dtype}, got {array.dtype.name}")
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"input {spec.name!r} must be a numpy array, got {type(array).__name__}")
+        if array.dtype.name != spec.dtype or not array.dtype.isnative:
+            foreign = "" if array.dtype.isnative else " in foreign byte order"
+            raise DataError(f"input {spec.name!r} must be of type {spec.dtype}, got {array.dtype.name}{foreign}")
         fixed = all(not isinstance(size, int) or size == got for size, got in zip(spec.shape, array.shape, strict=False))
         if len(array.shape) != len(spec.shape) or not fixed:
             raise DataError(f"input {spec.name!r} must have the shape {list(spec.shape)}, got {list(array.shape)}")

@@ -74,11 +74,8 @@ def _speed_shortfall(e: Evidence, objective: Objective) -> tuple[str, str] | Non
     if e.rate_per_s is None:
         return "rate", "was not load-tested"
     name, bound_s = objective.percentile_name, objective.latency_s
-    at = f" at {e.at_rate_per_s:.3g}/s" if e.at_rate_per_s is not None else ""
-    if bound_s is not None and e.rate_per_s <= 0:
-        if e.latency_s is None:
-            return name, f"{name} is above {bound_s * 1e3:g} ms at every rate tried"
-        return name, f"{name} is {e.latency_s * 1e3:.3g} ms{at}, {e.latency_s / bound_s:.1f} times the bound of {bound_s * 1e3:g} ms"
+    if e.rate_per_s <= 0:
+        return (name, _never(e, name, bound_s)) if bound_s is not None else ("rate", "held no rate that was tried: requests were lost or refused")
     if objective.rate_per_s is None:
         return None
     if e.rate_per_s < objective.rate_per_s:
@@ -86,8 +83,22 @@ def _speed_shortfall(e: Evidence, objective: Objective) -> tuple[str, str] | Non
         short = 1 - e.rate_per_s / objective.rate_per_s
         return "rate", f"holds {e.rate_per_s:.4g}/s{within}, the bound is {objective.rate_per_s:g}/s ({short:.0%} short)"
     if bound_s is not None and e.latency_s is not None and e.latency_s > bound_s:
-        return name, f"{name} is {e.latency_s * 1e3:.3g} ms{at}, {e.latency_s / bound_s:.1f} times the bound of {bound_s * 1e3:g} ms"
+        return name, _late(name, e.latency_s, e.at_rate_per_s, bound_s)
     return None
+
+
+def _never(e: Evidence, name: str, bound_s: float) -> str:
+    """How far a candidate is from a latency bound that it held at no rate."""
+    if e.latency_s is not None and e.latency_s > bound_s:
+        return _late(name, e.latency_s, e.at_rate_per_s, bound_s)
+    if e.best_latency_s is not None and e.best_latency_s > bound_s:
+        return f"{_late(name, e.best_latency_s, e.best_at_per_s, bound_s)}, and no better at any rate tried"
+    return f"more requests were late, lost or refused than {name} within {bound_s * 1e3:g} ms allows, at every rate tried"
+
+
+def _late(name: str, latency_s: float, at_per_s: float | None, bound_s: float) -> str:
+    at = f" at {at_per_s:.3g}/s" if at_per_s is not None else ""
+    return f"{name} is {latency_s * 1e3:.3g} ms{at}, {latency_s / bound_s:.1f} times the bound of {bound_s * 1e3:g} ms"
 
 
 def _won(able: Sequence[Evidence], objective: Objective) -> Choice:
@@ -122,4 +133,4 @@ def _distance(e: Evidence, objective: Objective) -> tuple[bool, bool, float]:
     heavy = (_quality_shortfall(e, objective) or _memory_shortfall(e, objective)) is not None
     if _rate(e) > 0:
         return heavy, False, -_rate(e)
-    return heavy, True, _latency_s(e)
+    return heavy, True, min(_latency_s(e), e.best_latency_s if e.best_latency_s is not None else math.inf)

@@ -18,7 +18,8 @@ class Evidence:
     Attributes:
         target: where load was taken: ``http`` or ``in-process``.
         rate_per_s: SLO capacity, the median over rounds [1/s]; none if it was not searched.
-        latency_s: the objective's percentile, the median over the runs at ``at_rate_per_s`` [s]; none without such a run.
+        latency_s: the objective's percentile, the median over the runs at ``at_rate_per_s`` [s]; none without such a run, or when all its requests were refused.
+        best_latency_s: the lowest such percentile of any trial of the search, held or not, and the rate it was seen at [s, 1/s].
         quality: on the selection part; ``confirmed`` on the report part.
         memory_bytes: resident memory of the serving process where it was measured, else what the sessions added [B].
     """
@@ -31,6 +32,8 @@ class Evidence:
     quality: Quality | None
     confirmed: Quality | None
     memory_bytes: int
+    best_latency_s: float | None = None
+    best_at_per_s: float | None = None
 
     @property
     def cores(self) -> int:
@@ -48,7 +51,9 @@ def gather(records: Iterable[Record], percentile: float, target: str) -> tuple[E
     gathered = []
     for candidate in dict.fromkeys(run.candidate for run in runs):
         mine = [capacity for capacity in capacities if capacity.candidate == candidate]
-        points = [run.point for run in runs if run.candidate == candidate and run.purpose == "at-rate"]
+        points = [run.point for run in runs if run.candidate == candidate and run.purpose == "at-rate" and run.point.percentiles]
+        trials = [run.point for run in runs if run.candidate == candidate and run.purpose == "trial" and run.point.percentiles]
+        best = min(trials, key=lambda point: point.percentile(percentile).latency_s, default=None)
         plan = candidate.plan
         curve = curves.get((candidate.variant, plan.runtime, plan.instances, plan.threads))
         gathered.append(
@@ -61,6 +66,8 @@ def gather(records: Iterable[Record], percentile: float, target: str) -> tuple[E
                 quality=qualities.get((candidate.variant, plan.runtime, "selection")),
                 confirmed=qualities.get((candidate.variant, plan.runtime, "report")),
                 memory_bytes=max((capacity.memory_bytes for capacity in mine), default=0) or (curve.peak_bytes if curve else 0),
+                best_latency_s=best.percentile(percentile).latency_s if best else None,
+                best_at_per_s=best.offered_rate_per_s if best else None,
             )
         )
     return tuple(gathered)

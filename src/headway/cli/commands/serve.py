@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Annotated
 
+import orjson
 import typer
 from rich.console import Console
 
-from headway.cli.output import address, print_json
+from headway.cli.output import address, print_line
 from headway.records import ConfigError
 from headway.serve import Ready, TlsFiles, open_bundle, serve
 
@@ -26,7 +27,7 @@ def command(
     ] = None,
     certfile: Annotated[Path | None, typer.Option(help="TLS certificate chain (PEM); needs --keyfile.")] = None,
     keyfile: Annotated[Path | None, typer.Option(help="TLS private key (PEM).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when ready.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when ready.")] = False,
 ) -> None:
     """Serve a run's bundle over HTTP until SIGTERM or Ctrl-C; every accepted request is answered first.
 
@@ -45,7 +46,7 @@ def command(
                 "variant": what.variant.variant.name,
                 "plan": str(what.variant.plan),
             }
-            print_json({**line, "notes": list(what.notes)})
+            print_line(orjson.dumps({**line, "notes": list(what.notes)}).decode())
             return
         console = Console(stderr=True, highlight=False)
         console.print(f"[bold]{what.model}[/bold] ready at {what.url}/v2/models/{what.model}/infer  (status page: {what.url}/)")

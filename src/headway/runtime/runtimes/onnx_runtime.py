@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded: nothing phones home
 
 import numpy as np
 import onnxruntime as ort
@@ -35,6 +32,7 @@ def refuse(path: Path, *, device: str = "cpu") -> str | None:
     """Why the graph cannot be honoured: it asks for a type without CPU kernels, or does not load; none when it can."""
     try:
         session = _load(path, _options(1, ort.GraphOptimizationLevel.ORT_DISABLE_ALL))
+        OnnxRuntimeSession(session)
     except (ModelError, Unsupported) as error:
         return str(error)
     return _refusal(session)
@@ -104,14 +102,18 @@ def _load(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
 def _refusal(session: ort.InferenceSession) -> str | None:
     asked = session.get_modelmeta().custom_metadata_map.get(PRECISION_KEY, "float32")
     if asked != "float32":
-        return f"ONNX Runtime's CPU provider computes float nodes in float32 and has no {asked} kernels to speak of, which the graph asks for"
+        return (
+            f"ONNX Runtime's CPU provider computes float nodes in float32 and has no {asked} kernels to speak of, which the graph asks for"
+        )
     return None
 
 
 def _spec(value: ort.NodeArg) -> TensorSpec:
     if value.type not in _TYPES:
         raise Unsupported(f"tensor {value.name!r} must be of a plain element type, got {value.type}")
-    return TensorSpec(name=value.name, dtype=_TYPES[value.type], shape=tuple(size if isinstance(size, int | str) else "?" for size in value.shape))
+    return TensorSpec(
+        name=value.name, dtype=_TYPES[value.type], shape=tuple(size if isinstance(size, int | str) else "?" for size in value.shape)
+    )
 
 
 def _short(error: Exception) -> str:

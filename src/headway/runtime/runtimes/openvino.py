@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from headway.runtime.session import check_feeds
 DEVICES = ("cpu",)
 PRECISION_PLACE = ["framework", "headway.precision"]
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_LONG = ("int64", "uint64", "uint32")
+_LARGEST = 2**31 - 1
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 
 
@@ -23,10 +25,12 @@ def versions() -> dict[str, str]:
 
 
 def refuse(path: Path, *, device: str = "cpu") -> str | None:
-    """Why the graph cannot be honoured: unreadable, or a precision that this CPU has no instructions for; none when it can."""
+    """Why the graph cannot be honoured: unreadable, float64, or a precision that this CPU has no instructions for; none when it can."""
     try:
         core = ov.Core()
-        precision_of(core, read(core, path))
+        graph = read(core, path)
+        _check_types(graph)
+        precision_of(core, graph)
     except (ModelError, Unsupported) as error:
         return str(error)
     return None
@@ -36,25 +40,36 @@ def open_session(path: Path, *, threads: int, device: str = "cpu") -> OpenVinoSe
     """A session with its own compiled graph of one stream and ``threads`` threads.
 
     Raises:
-        ConfigError: threads below one. ModelError: no readable graph. Unsupported: operators or a precision that is not there.
+        ConfigError: threads below one. ModelError: no readable graph. Unsupported: operators, a precision or a type (float64) that is not there.
     """
     if threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}")
-    return OpenVinoSession(compile_graph(path, threads))
+    core = ov.Core()
+    graph = read(core, path)
+    _check_types(graph)
+    inputs, outputs = [port.any_name for port in graph.inputs], [port.any_name for port in graph.outputs]
+    return OpenVinoSession(_compile(core, graph, threads), inputs, outputs)
 
 
 class OpenVinoSession:
-    """One graph compiled by OpenVINO, with one infer request."""
+    """One graph compiled by OpenVINO, with one infer request.
 
-    def __init__(self, compiled: ov.CompiledModel) -> None:
+    Args:
+        inputs, outputs: names in the graph's order; a compiled port may carry those of values that were merged into it too.
+    """
+
+    def __init__(self, compiled: ov.CompiledModel, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
-        self.inputs = tuple(_spec(port) for port in compiled.inputs)
-        self.outputs = tuple(_spec(port) for port in compiled.outputs)
+        self.inputs = tuple(_spec(port, name) for port, name in zip(compiled.inputs, inputs, strict=True))
+        self.outputs = tuple(_spec(port, name) for port, name in zip(compiled.outputs, outputs, strict=True))
+        self._long = tuple(spec.name for spec in self.inputs if spec.dtype in _LONG)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, copied out of the request's memory."""
         check_feeds(self.inputs, feeds)
+        for name in self._long:
+            _check_range(name, feeds[name])
         try:
             results = self._request.infer([feeds[spec.name] for spec in self.inputs], share_inputs=True, share_outputs=False)
         except RuntimeError as error:
@@ -69,7 +84,11 @@ class OpenVinoSession:
 def compile_graph(path: Path, threads: int) -> ov.CompiledModel:
     """The graph compiled for the CPU with an explicit precision, one stream and no core pinning (instances share the cores)."""
     core = ov.Core()
-    graph = read(core, path)
+    return _compile(core, read(core, path), threads)
+
+
+def _compile(core: ov.Core, graph: ov.Model, threads: int) -> ov.CompiledModel:
+    _unshare(graph)
     settings = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision_of(core, graph)],
         "NUM_STREAMS": "1",
@@ -111,9 +130,42 @@ def precision_of(core: ov.Core, graph: ov.Model) -> str:
     return asked
 
 
-def _spec(port: ov.ConstOutput) -> TensorSpec:
+def _unshare(graph: ov.Model) -> None:
+    """Give products that use one matrix in different orientations a copy each.
+
+    OpenVINO (2026.4 at least) packs such a matrix once when the same activation is fused into both products, and then gives wrong
+    answers for one of them in silence; tied weights look like this. The contract suite's graph ``shared_weights`` shows it.
+    """
+    for node in graph.get_ops():
+        if node.get_type_name() != "Constant" or node.get_element_type() != ov.Type.f32 or len(node.get_output_shape(0)) != 2:
+            continue
+        copies: dict[str, ov.Output] = {}
+        for target in node.output(0).get_target_inputs():
+            user = target.get_node()
+            if user.get_type_name() not in ("MatMul", "Transpose"):
+                continue
+            use = f"{user.get_type_name()} {user.get_attributes().get('transpose_b')}"
+            if use not in copies:
+                copies[use] = ov.opset13.constant(node.get_data()).output(0) if copies else node.output(0)
+            target.replace_source_output(copies[use])
+
+
+def _check_types(graph: ov.Model) -> None:
+    for port in [*graph.inputs, *graph.outputs]:
+        if port.element_type == ov.Type.f64:
+            raise Unsupported(f"the graph's {port.any_name!r} is float64, and OpenVINO's CPU plugin would compute it in float32")
+
+
+def _check_range(name: str, array: np.ndarray) -> None:
+    if array.size and (array.max() > _LARGEST or array.min() < -_LARGEST - 1):
+        raise DataError(
+            f"input {name!r} must hold integers of at most 32 bits, which is what OpenVINO's CPU plugin computes in; use another runtime"
+        )
+
+
+def _spec(port: ov.ConstOutput, name: str) -> TensorSpec:
     shape = tuple("?" if size.is_dynamic else int(size.get_length()) for size in port.partial_shape)
-    return TensorSpec(name=port.any_name, dtype=np.dtype(port.element_type.to_dtype()).name, shape=shape)
+    return TensorSpec(name=name, dtype=np.dtype(port.element_type.to_dtype()).name, shape=shape)
 
 
 def _short(error: Exception) -> str:

@@ -1,0 +1,28 @@
+"""What all tests share: one profile for hypothesis (timing never decides a test), and small models with real labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from digits_model import write_digits
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("headway", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.load_profile("headway")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``model.onnx`` (a small CNN for handwritten digits) and ``val.npz`` (samples that it has not seen)."""
+    folder = tmp_path_factory.mktemp("digits")
+    write_digits(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_samples(digits: Path) -> dict[str, np.ndarray]:
+    """The arrays of ``val.npz``."""
+    with np.load(digits / "val.npz") as arrays:
+        return dict(arrays)

@@ -26,3 +26,9 @@ def digits_samples(digits: Path) -> dict[str, np.ndarray]:
     """The arrays of ``val.npz``."""
     with np.load(digits / "val.npz") as arrays:
         return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder of this session's own, so that no test sees what an earlier one left."""
+    return tmp_path_factory.mktemp("cache")

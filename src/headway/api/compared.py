@@ -59,7 +59,9 @@ def _capacities(run: Run, candidate: Candidate, naive: bool) -> dict[int, float]
 
 
 def _points(run: Run, candidate: Candidate, naive: bool) -> dict[int, LoadPoint]:
-    lines = [line for line in run.journal.of(LoadRun) if line.purpose == "at-rate" and line.point.target == "http"]
+    lines = [
+        line for line in run.journal.of(LoadRun) if line.purpose == "at-rate" and line.point.target == "http" and line.point.percentiles
+    ]
     return {line.round: line.point for line in lines if line.candidate == candidate and (line.role == NAIVE) == naive}
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
 
 from headway.discovery import Found
-from headway.records import ConfigError
+from headway.load import arrivals
+from headway.records import ConfigError, Objective
+from headway.track import tracker_names
 
 FILE = "headway.toml"
 _DURATION = re.compile(r"^\s*([0-9]*\.?[0-9]+)\s*(s|m|min|h)?\s*$")
@@ -108,6 +110,31 @@ def model_folder(models: tuple[str, ...] | list[str]) -> Path:
     return Path.cwd()
 
 
+def check_words(config: TuneConfig, objective: Objective) -> None:
+    """Nothing; what can be known to be wrong before a model is read is refused here, before anything is written.
+
+    Raises:
+        ConfigError: the budget is no duration, or the arrival process or a tracker is not known.
+    """
+    if config.budget:
+        parse_duration(config.budget, "budget")
+    known_name("arrival process", objective.arrivals, tuple(arrivals().present))
+    for name in config.track:
+        known_name("tracker", name, tracker_names())
+
+
+def known_name(kind: str, name: str, known: Collection[str]) -> None:
+    """Nothing.
+
+    Raises:
+        ConfigError: the name is not among the known ones.
+    """
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+        raise ConfigError(f"{kind} must be known, got {name!r}; {hint}")
+
+
 def known_names(kind: str, wanted: tuple[str, ...], found: Found, hidden: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The wanted names, checked against what discovery found; all usable ones (but the hidden) when none is wanted.
 
@@ -117,8 +144,5 @@ def known_names(kind: str, wanted: tuple[str, ...], found: Found, hidden: tuple[
     for name in wanted:
         if name in found.missing:
             raise ConfigError(f"{kind} {name!r} {found.missing[name]}")
-        if name not in found.present:
-            close = difflib.get_close_matches(name, found.present, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(found.present)}"
-            raise ConfigError(f"{kind} must be known, got {name!r}; {hint}")
+        known_name(kind, name, found.present)
     return wanted or tuple(name for name in found.present if name not in hidden)

@@ -19,7 +19,7 @@ from headway.measure.environment import Watch
 from headway.measure.in_process import in_process
 from headway.measure.rows import rows
 from headway.model import synthetic_inputs
-from headway.records import ConfigError, LoadPoint, MeasurementError, Objective, TensorSpec, parse_objective
+from headway.records import ConfigError, LoadPoint, Objective, TensorSpec, parse_objective
 from headway.serve import open_bundle
 
 DEFAULT_SLO = "p99<=1s"
@@ -44,8 +44,7 @@ def load(
         data: samples to send; none: made-up inputs that fit the model (their values rarely change the time, but can).
 
     Raises:
-        InputError: the target, the samples or the objective is wrong.
-        MeasurementError: nothing answers there.
+        InputError: the target, the samples or the objective is wrong, or nothing answers there.
     """
     progress = progress or Silent()
     progress.stage(f"load at {rate_per_s:g}/s for {duration_s:g} s", 2)
@@ -62,13 +61,13 @@ def load(
         inputs = _inputs(specs, data, seed)
         size = len(next(iter(inputs.values())))
         encoded = [infer_payload(rows(inputs, at, 1)) for at in range(min(size, REQUESTS_KEPT))]
-        same = [body for headers, body in encoded if headers == encoded[0][0]]
+        headers, bodies = [head for head, _ in encoded], [body for _, body in encoded]
         url = f"{base}/v2/models/{name}/infer"
 
         def run(seconds: float, number: int) -> LoadPoint:
             due_s = arrival_times(arrivals, rate_per_s, seconds, number)
             with Watch() as watch:
-                raw = run_http(url, same, encoded[0][0], due_s)
+                raw = run_http(url, bodies, headers, due_s)
             return summarise(
                 raw,
                 target="http",
@@ -120,4 +119,4 @@ def _ask(url: str) -> dict[str, Any]:
     except urllib.error.HTTPError as error:
         raise ConfigError(f"{url}: must answer with the model's description, got status {error.code}; is the name right?") from error
     except (OSError, ValueError) as error:
-        raise MeasurementError(f"{url}: a server of the Open Inference Protocol must answer there, got: {error}") from error
+        raise ConfigError(f"{url}: a server of the Open Inference Protocol must answer there, got: {error}; start one, or correct the URL") from error

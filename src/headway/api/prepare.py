@@ -23,7 +23,7 @@ from headway.measure.scoring import answers
 from headway.model import Model, cost
 from headway.predict import explain
 from headway.quality import Metric, default_metric, metric
-from headway.records import Cost, Environment, Objective, Plan, RunStarted, SourceInspected
+from headway.records import Cost, DataError, Environment, Objective, Plan, RunStarted, SourceInspected
 from headway.runtime import runtimes
 
 IMPORT_ROWS = 4
@@ -62,6 +62,8 @@ def load_sources(
     references: Sequence[str], dataset: Dataset | None, exporters: Sequence[str] = ()
 ) -> tuple[tuple[Source, ...], tuple[str, ...]]:
     """Every export of every model reference, with unique names, and notes on what did not work."""
+    if dataset is not None and len(dataset) == 0:
+        raise DataError(f"{dataset.source}: must hold samples, got no row; add some")
     samples = None if dataset is None else {name: array[:IMPORT_ROWS] for name, array in dataset.inputs.items()}
     sources: list[Source] = []
     notes: list[str] = []

@@ -9,7 +9,7 @@ import msgspec
 
 from headway.api.compressing import compress
 from headway.api.conclusion import conclude
-from headway.api.config import TuneConfig
+from headway.api.config import TuneConfig, check_words
 from headway.api.contest import ROUNDS, Entrant, hold_contest, naive_candidate
 from headway.api.curves import measure_curves, predictions
 from headway.api.loads import load_shortlist
@@ -36,6 +36,7 @@ def tune(config: TuneConfig, *, resume: bool = False, progress: Progress | None 
     """
     progress = progress or Silent()
     objective = parse_objective(config.slo)
+    check_words(config, objective)
     progress.stage("load", 1)
     prepared = prepare(config)
     folder = Path(config.out or f"runs/{prepared.sources[0].model.name}")

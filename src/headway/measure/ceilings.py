@@ -7,6 +7,7 @@ bound of a service time must be drawn from what the machine can do.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import tempfile
@@ -111,7 +112,7 @@ def _rates(graphs: Mapping[str, Path], threads: int) -> dict[str, float]:
                 session = open_session(Plan(runtime=runtime, threads=threads), path)
             except HeadwayError:
                 continue
-            seconds = _best_s(lambda session=session: session.run(feeds))
+            seconds = _best_s(functools.partial(session.run, feeds))
             session.close()
             rates[precision] = max(rates.get(precision, 0.0), 2.0 * DEPTH * SIZE**3 / seconds)
     if "float32" not in rates:
@@ -171,7 +172,12 @@ def _quantized_products(path: Path) -> Path:
     rng = np.random.default_rng(1)
     scale = 3.0 / 127 / SIZE**0.5
     constants: dict[str, np.ndarray] = {f"w{i}": rng.integers(-127, 128, (SIZE, SIZE)).astype(np.int8) for i in range(DEPTH)}
-    constants |= {"ws": np.float32(scale), "wz": np.int8(0), "s": np.float32(0.05), "z": np.uint8(128)}
+    constants |= {
+        "ws": np.array(scale, np.float32),
+        "wz": np.array(0, np.int8),
+        "s": np.array(0.05, np.float32),
+        "z": np.array(128, np.uint8),
+    }
     nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q0"]), helper.make_node("DequantizeLinear", ["q0", "s", "z"], ["d0"])]
     for i in range(DEPTH):
         nodes += [
@@ -186,7 +192,7 @@ def _quantized_products(path: Path) -> Path:
 def _save(
     path: Path, nodes: list[onnx.NodeProto], constants: Mapping[str, np.ndarray], *, columns: int | None = None, precision: str = "float32"
 ) -> Path:
-    shape = ["n", columns or SIZE]
+    shape: list[str | int | None] = ["n", columns or SIZE]
     graph = helper.make_graph(
         nodes, "ceiling", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)], [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],

@@ -62,7 +62,7 @@ def served(arguments: Sequence[str]) -> Iterator[Server]:
     listener = threading.Thread(target=lambda: words.extend(process.stderr or ()), daemon=True)
     listener.start()
     try:
-        yield Server(_port(process, words), psutil.Process(process.pid))
+        yield Server(_port(process, listener, words), psutil.Process(process.pid))
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -77,7 +77,7 @@ def served(arguments: Sequence[str]) -> Iterator[Server]:
                 stream.close()
 
 
-def _port(process: subprocess.Popen[str], words: deque[str]) -> int:
+def _port(process: subprocess.Popen[str], listener: threading.Thread, words: deque[str]) -> int:
     timer = threading.Timer(START_LIMIT_S, process.kill)
     timer.start()
     try:
@@ -89,6 +89,7 @@ def _port(process: subprocess.Popen[str], words: deque[str]) -> int:
     except (ValueError, KeyError, TypeError) as error:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1)
+        listener.join(1)
         raise MeasurementError(
             f"a server must say its port within {START_LIMIT_S:g} s, got {line.strip()!r}; it said: {''.join(words).strip()[-600:]}"
         ) from error
@@ -101,17 +102,14 @@ class OverHttp:
     server: Server
     model: str
     bodies: tuple[bytes, ...]
-    headers: dict[str, str]
+    headers: tuple[dict[str, str], ...]
 
     @staticmethod
     def to(server: Server, model: str, inputs: Feeds) -> OverHttp:
         """Load made of single rows of ``inputs``, in Open Inference Protocol v2 with the binary extension."""
         size = len(next(iter(inputs.values())))
         encoded = [infer_payload(rows(inputs, index, 1)) for index in range(min(size, REQUESTS_KEPT))]
-        headers, _ = encoded[0]
-        if any(other != headers for other, _ in encoded):
-            encoded = [encoded[0]]
-        return OverHttp(server, model, tuple(body for _, body in encoded), dict(headers))
+        return OverHttp(server, model, tuple(body for _, body in encoded), tuple(dict(headers) for headers, _ in encoded))
 
     def load(self, rate_per_s: float, duration_s: float, objective: Objective, seed: int) -> LoadPoint:
         """One open-loop run at one rate."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from headway.records import ModelError
+from headway.runtime.runtimes.onnx_runtime import load, session_options
 
 OTHER_SIZES = (16, 64, 256, 1)
 """What is tried for a free dimension that is not the first (a sequence length, an image's height), until the graph runs."""
@@ -44,21 +44,16 @@ def executed(path: Path, optimized: Path) -> tuple[Kernel, ...]:
     Kernels inside loops count as often as they ran.
 
     Raises:
-        ModelError: ONNX Runtime cannot load the graph.
+        ModelError, Unsupported: ONNX Runtime cannot load the graph.
     """
     with tempfile.TemporaryDirectory() as folder:
-        options = ort.SessionOptions()
+        options = session_options()
         options.optimized_model_filepath = str(optimized)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{optimized.name}.weights")
         options.add_session_config_entry("session.disable_prepacking", "1")  # or the profile leaves out the weights' shapes
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 4
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        try:
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library raises its own types, which share no base
-            raise ModelError(f"{path}: must be a graph that ONNX Runtime can load, got: {' '.join(str(error).split())[:300]}") from error
+        session = load(path, options)
         ran = _run(session)
         events = json.loads(Path(session.end_profiling()).read_text("utf-8", "replace"))
     return _last_run(events) if ran else ()
@@ -69,7 +64,7 @@ def _run(session: ort.InferenceSession) -> bool:
     if any(value.type not in _TYPES for value in inputs):
         return False
     for size in OTHER_SIZES:
-        feeds = {value.name: np.zeros(_shape(value.shape, size), _TYPES[value.type]) for value in inputs}
+        feeds: dict[str, np.ndarray] = {value.name: np.zeros(_shape(value.shape, size), _TYPES[value.type]) for value in inputs}
         try:
             session.run(None, feeds)
         except Exception:  # its own types again; another size may do

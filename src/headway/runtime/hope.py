@@ -8,6 +8,11 @@ LEAST_NARROW_SHARE = 0.3
 _NARROW = ("integer", "bfloat16", "float16")
 
 
+def narrow_weights(count: int) -> str:
+    """What a census says of products with narrow weights and float arithmetic; empty when there are none. They are no fallback."""
+    return f"{count} products have narrow weights and compute in float: that saves memory traffic, not arithmetic" if count else ""
+
+
 def hopeless(census: Census) -> str | None:
     """A reason to reject a quantized variant before it is timed; none when it is worth timing.
 

@@ -75,7 +75,11 @@ def _speed_shortfall(e: Evidence, objective: Objective) -> tuple[str, str] | Non
         return "rate", "was not load-tested"
     name, bound_s = objective.percentile_name, objective.latency_s
     if e.rate_per_s <= 0:
-        return (name, _never(e, name, bound_s)) if bound_s is not None else ("rate", "held no rate that was tried: requests were lost or refused")
+        return (
+            (name, _never(e, name, bound_s))
+            if bound_s is not None
+            else ("rate", "held no rate that was tried: requests were lost or refused")
+        )
     if objective.rate_per_s is None:
         return None
     if e.rate_per_s < objective.rate_per_s:

@@ -70,7 +70,7 @@ def network() -> torch.nn.Module:
 
 
 def views(folder: Path) -> dict[str, NDArray]:
-    """Twelve views of each photo in ``folder`` (``imagenet_NN_CLASS.jpg``): ``inputs``, ``label``, ``cluster`` (number of the photo)."""
+    """The views of each photo in ``folder`` (``imagenet_NN_CLASS.jpg``): ``inputs``, ``label``, ``cluster`` (number of the photo)."""
     rows, labels, clusters = [], [], []
     for path in sorted(folder.glob("imagenet_*.jpg")):
         number, label = map(int, re.findall(r"\d+", path.stem))

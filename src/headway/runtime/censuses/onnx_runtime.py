@@ -15,6 +15,7 @@ import onnx
 
 from headway.records import Census
 from headway.runtime.executed import executed, multiply_adds
+from headway.runtime.hope import narrow_weights
 
 INTEGER = {
     "QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "ConvInteger", "QAttention",
@@ -49,10 +50,11 @@ def census(path: Path, variant: str) -> Census:
         graph = onnx.load(str(optimized), load_external_data=False).graph
     kernels = Counter(node.op_type for node in graph.node)
     work = {"integer": 0, "float32": 0}
+    integer = INTEGER - {"MatMulNBits"} if _float_products_of_narrow_weights(graph) else INTEGER
     for op_type, macs in [(kernel.op_type, multiply_adds(kernel)) for kernel in ran] or _by_weights(graph):
-        if op_type in INTEGER:
+        if op_type in integer:
             work["integer"] += macs
-        elif op_type in FLOAT:
+        elif op_type in FLOAT or op_type in INTEGER:
             work["float32"] += macs
     total = sum(work.values())
     shares = {kind: macs / total for kind, macs in work.items()} if total else {"integer": 0.0, "float32": 1.0}
@@ -60,8 +62,14 @@ def census(path: Path, variant: str) -> Census:
     inserted = {name: kernels[name] for name in sorted(MOVED) if kernels[name]}
     return Census(
         variant=variant, runtime="onnx_runtime", shares=shares, kernels=dict(kernels.most_common()), fallbacks=fallbacks, inserted=inserted,
-        sentence=_sentence(shares, fallbacks, inserted, kernels),
+        sentence=_sentence(shares, fallbacks, inserted, kernels) or narrow_weights(_float_products_of_narrow_weights(graph)),
     )  # fmt: skip
+
+
+def _float_products_of_narrow_weights(graph: onnx.GraphProto) -> int:
+    """Products that unpack narrow weights and compute in float32; accuracy level 4 is the one that computes in int8."""
+    products = [node for node in graph.node if node.op_type == "MatMulNBits"]
+    return sum(not any(a.name == "accuracy_level" and a.i == 4 for a in node.attribute) for node in products)
 
 
 def _by_weights(graph: onnx.GraphProto) -> list[tuple[str, int]]:

@@ -25,7 +25,12 @@ def zeros(tensor: dict) -> dict:
     count = 1
     for size in shape:
         count *= size
-    return {"name": tensor["name"], "datatype": tensor["datatype"], "shape": shape, "data": [SAMPLE_TYPES.get(tensor["datatype"], 0)] * count}
+    return {
+        "name": tensor["name"],
+        "datatype": tensor["datatype"],
+        "shape": shape,
+        "data": [SAMPLE_TYPES.get(tensor["datatype"], 0)] * count,
+    }
 
 
 def main(bundle: str) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,12 +33,21 @@ class Said:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "1", "XDG_CACHE_HOME": str(cache), "NO_COLOR": "1", "COLUMNS": "200"}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(SOURCE),
+        "PYTHONUNBUFFERED": "1",
+        "XDG_CACHE_HOME": str(cache),
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
 
 
 def start(arguments: Sequence[object], cwd: Path, cache: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "headway", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=cwd, env=environment(cache), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment(cache), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> Said:
@@ -70,3 +80,11 @@ def serving(arguments: Sequence[object], cwd: Path, cache: Path) -> Iterator[dic
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+def ask(url: str, body: Any = None) -> tuple[int, str]:
+    """Status and text of a GET, or of a POST of JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"} if data else {})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.status, answer.read().decode()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from digits_model import write_digits
 from hypothesis import HealthCheck, settings
+
+from digits_model import write_digits
 
 settings.register_profile("headway", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("headway")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def _graph(weight: np.ndarray, bias: np.ndarray, *, features: bool = False) -> o
     random = np.random.default_rng(0)
     initializers = {"head_weight": weight, "head_bias": bias}
     nodes, value = [], "image"
-    for number, (entering, leaving) in enumerate(zip(CHANNELS, CHANNELS[1:], strict=False)):
+    for number, (entering, leaving) in enumerate(itertools.pairwise(CHANNELS)):
         scale = np.sqrt(2 / (9 * entering))
         initializers[f"w{number}"] = (scale * random.standard_normal((leaving, entering, 3, 3))).astype(np.float32)
         nodes.append(helper.make_node("Conv", [value, f"w{number}"], [f"c{number}"], name=f"conv{number}", pads=[1, 1, 1, 1]))

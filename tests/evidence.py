@@ -6,11 +6,15 @@ from headway.records import Candidate, Capacity, Interval, LoadPoint, LoadRun, P
 from headway.search import Evidence
 
 
-def candidate(variant: str = "model", *, instances: int = 1, threads: int = 1, max_batch: int = 8, runtime: str = "onnx_runtime") -> Candidate:
+def candidate(
+    variant: str = "model", *, instances: int = 1, threads: int = 1, max_batch: int = 8, runtime: str = "onnx_runtime"
+) -> Candidate:
     return Candidate(variant=variant, plan=Plan(runtime=runtime, instances=instances, threads=threads, max_batch=max_batch))
 
 
-def quality(variant: str = "model", drop: float = 0.0, verdict: str = "held", *, part: str = "selection", reason: str = "lost a little") -> Quality:
+def quality(
+    variant: str = "model", drop: float = 0.0, verdict: str = "held", *, part: str = "selection", reason: str = "lost a little"
+) -> Quality:
     return Quality(
         variant=variant, runtime="onnx_runtime", part=part, metric="accuracy", higher_is_better=True, n=100,
         value=Interval(value=0.9 - drop, low=0.8, high=0.95), parent_value=0.9, drop=Interval(value=drop, low=drop - 0.01, high=drop + 0.01),
@@ -56,13 +60,24 @@ def point(rate: float, latency_s: float | None, *, target: str = "http", seed: i
     )  # fmt: skip
 
 
-def measured(whom: Candidate, rates: list[float], latencies: list[float | None], *, role: str = "finalist", target: str = "http") -> list[Record]:
+def measured(
+    whom: Candidate, rates: list[float], latencies: list[float | None], *, role: str = "finalist", target: str = "http"
+) -> list[Record]:
     """Rounds of a contest: the capacity of each round and the latency at the common rate."""
     lines: list[Record] = []
     for number, (rate, latency_s) in enumerate(zip(rates, latencies, strict=True), start=1):
         lines.append(LoadRun(candidate=whom, role=role, round=number, point=point(rate, 0.5, target=target)))
         lines.append(
-            Capacity(candidate=whom, role=role, target=target, rate_per_s=rate, low_per_s=rate, high_per_s=2 * rate, round=number, memory_bytes=number)
+            Capacity(
+                candidate=whom,
+                role=role,
+                target=target,
+                rate_per_s=rate,
+                low_per_s=rate,
+                high_per_s=2 * rate,
+                round=number,
+                memory_bytes=number,
+            )
         )
         lines.append(LoadRun(candidate=whom, role=role, round=number, point=point(200.0, latency_s, target=target), purpose="at-rate"))
     return lines

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from command_line import headway
 
+from command_line import environment, headway
 from headway.cli import main
+from headway.records import read_journal
 
 SLO = "p99<=50ms, drop<=5%"
 Arguments = list[str]
@@ -166,6 +169,23 @@ def test_an_error_is_told_in_json_too(folder: Path, cache: Path) -> None:
     assert said.json["error"]["exit_code"] == 2 and "nowhere.onnx" in said.json["error"]["message"]
     assert said.err.count("error: ") == 1
     assert not (folder / "out").exists()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(folder: Path, cache: Path) -> None:
+    """No file may grow beyond 100 kB, as on a disk with little room; the model needs more."""
+    limited = [
+        "-c",
+        "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); runpy.run_module('headway', run_name='__main__')",
+    ]
+    command = [sys.executable, *limited, *tune("model.onnx", "val.npz", SLO, "--json")]
+    ended = subprocess.run(command, cwd=folder, env=environment(cache), capture_output=True, text=True, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.count("error: ") == 1 and "Free space" in ended.stderr
+    left = [path for path in (folder / "out").rglob("*") if path.is_file()]
+    assert [path.name for path in left] in ([], ["records.jsonl"])
+    if left:
+        assert read_journal(folder / "out")
 
 
 @pytest.mark.parametrize("words", [["tnue"], ["tune", "--nothing"], ["load", "http://127.0.0.1:9", "--rate", "fast"], ["load"], ["serve"]])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from digits_model import write_digits
 
+from digits_model import write_digits
 from headway.deploy import Entry, package
 from headway.measure.environment import environment
 from headway.model import cost, load

@@ -17,9 +17,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import headway.records
-from headway.records import BundleError, HeadwayError, InputError, Journal, Line, Record, RecordError, StageTime, from_json, read_journal, to_json
+from headway.records import (
+    BundleError,
+    HeadwayError,
+    InputError,
+    Journal,
+    Line,
+    Record,
+    RecordError,
+    StageTime,
+    from_json,
+    read_journal,
+    to_json,
+)
 
-KINDS = sorted((kind for kind in vars(headway.records).values() if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record), key=str)
+KINDS = sorted(
+    (kind for kind in vars(headway.records).values() if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record), key=str
+)
 LINES = typing.get_args(Line)
 
 
@@ -131,7 +145,9 @@ def test_a_damaged_line_in_the_middle_is_told_with_its_number(tmp_path: Path, da
     assert file.read_bytes() == b"\n".join(lines)
 
 
-@pytest.mark.parametrize(("head", "told"), [(b'{"headway_records": 2}', "format 1, got 2"), (b'{"a": 1}', "not a run"), (b"PK\x03", "not a run")])
+@pytest.mark.parametrize(
+    ("head", "told"), [(b'{"headway_records": 2}', "format 1, got 2"), (b'{"a": 1}', "not a run"), (b"PK\x03", "not a run")]
+)
 def test_another_format_is_refused(tmp_path: Path, head: bytes, told: str) -> None:
     (tmp_path / "records.jsonl").write_bytes(head + b"\n")
     with pytest.raises(BundleError, match=told):
@@ -196,5 +212,3 @@ def test_a_full_disk_keeps_every_earlier_line(tmp_path: Path, room: int) -> None
     assert failures + kept == 13
     lines = read_journal(tmp_path)
     assert lines == [*(stage(number) for number in range(kept - 1)), StageTime(stage="after", duration_s=0.0)]
-
-

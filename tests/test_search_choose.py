@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from evidence import candidate, evidence, measured, quality
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evidence import candidate, evidence, measured, quality
 from headway.records import BatchTiming, Journal, LoadRun, Objective, Record, ServiceCurve, read_journal
 from headway.search import NAIVE, Evidence, choose, frontier, gather, nearest, order, shortfall
 
@@ -51,7 +51,11 @@ def test_the_frontier_uses_the_quality_that_was_confirmed() -> None:
     assert frontier([better]).points[0].drop == pytest.approx(0.02)
 
 
-@given(ALL, st.sampled_from([STATED, OPEN, Objective(drop=0.01), Objective(rate_per_s=200.0), Objective(memory_bytes=10**8)]), st.randoms(use_true_random=False))
+@given(
+    ALL,
+    st.sampled_from([STATED, OPEN, Objective(drop=0.01), Objective(rate_per_s=200.0), Objective(memory_bytes=10**8)]),
+    st.randoms(use_true_random=False),
+)
 def test_any_choice_is_sound(everything: list[Evidence], objective: Objective, random: random.Random) -> None:
     choice = choose(everything, objective)
     holds = [e for e in everything if shortfall(e, objective) is None]
@@ -122,8 +126,18 @@ def test_quality_that_nobody_measured_is_not_good_quality() -> None:
     [
         (evidence(rate=150), STATED, "rate", "holds 150/s with p99 within 20 ms, the bound is 200/s (25% short)"),
         (evidence(rate=0, latency=0.05, at=10), OPEN, "p99", "p99 is 50 ms at 10/s, 2.5 times the bound of 20 ms"),
-        (evidence(rate=0, latency=None, at=None, best=(0.08, 5.0)), OPEN, "p99", "p99 is 80 ms at 5/s, 4.0 times the bound of 20 ms, and no better at any rate tried"),
-        (evidence(rate=0, latency=0.01), STATED, "p99", "more requests were late, lost or refused than p99 within 20 ms allows, at every rate tried"),
+        (
+            evidence(rate=0, latency=None, at=None, best=(0.08, 5.0)),
+            OPEN,
+            "p99",
+            "p99 is 80 ms at 5/s, 4.0 times the bound of 20 ms, and no better at any rate tried",
+        ),
+        (
+            evidence(rate=0, latency=0.01),
+            STATED,
+            "p99",
+            "more requests were late, lost or refused than p99 within 20 ms allows, at every rate tried",
+        ),
         (evidence(rate=300, latency=0.03), STATED, "p99", "p99 is 30 ms at 200/s, 1.5 times the bound of 20 ms"),
         (evidence(rate=0), Objective(drop=0.1), "rate", "held no rate that was tried: requests were lost or refused"),
         (evidence(rate=None), OPEN, "rate", "was not load-tested"),

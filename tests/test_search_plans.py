@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from evidence import prediction
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evidence import prediction
 from headway.records import BatchTiming, Objective, Prediction, ServiceCurve
 from headway.search import MARGIN, batch_sizes, plans_for, shortlist, splits
 

@@ -26,7 +26,12 @@ GRAPHS = {"slow": (0.008, 0.002, 0.0), "fast": (0.002, 0.0005, 0.0), "wrong": (0
 def graph(folder: Path, name: str) -> Path:
     tau0_s, alpha_s, _ = GRAPHS[name]
     tensor = {"dtype": "float32", "shape": ["n", 3]}
-    told = {"tau0_s": tau0_s, "alpha_s": alpha_s, "inputs": [{"name": "x", **tensor}], "outputs": [{"name": "y", "dtype": "float32", "shape": ["n", 1]}]}
+    told = {
+        "tau0_s": tau0_s,
+        "alpha_s": alpha_s,
+        "inputs": [{"name": "x", **tensor}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["n", 1]}],
+    }
     path = folder / f"{name}.null.json"
     path.write_text(json.dumps(told))
     return path
@@ -95,7 +100,9 @@ def test_the_records_alone_give_the_same_choice(decided: Journal, tmp_path: Path
         again.append(line)
     read = read_journal(tmp_path)
     assert read == list(decided)
-    assert choose(gather(read, OBJECTIVE.percentile, "in-process"), OBJECTIVE) == choose(gather(decided, OBJECTIVE.percentile, "in-process"), OBJECTIVE)
+    assert choose(gather(read, OBJECTIVE.percentile, "in-process"), OBJECTIVE) == choose(
+        gather(decided, OBJECTIVE.percentile, "in-process"), OBJECTIVE
+    )
 
 
 def test_an_objective_out_of_reach_names_its_bound(decided: Journal) -> None:

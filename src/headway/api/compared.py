@@ -19,7 +19,9 @@ def compare_roles(run: Run, chosen: Candidate, plain: Candidate | None, naive: C
     notes: list[str] = []
     if plain == chosen:
         notes.append("the chosen deployment is itself the best without compression: here the gain is serving alone")
-    elif plain is not None:
+    elif plain is None:
+        notes.append("the best deployment without compression was not measured over HTTP")
+    else:
         who["uncompressed"] = (plain, False)
     capacities = {role: _capacities(run, candidate, is_naive) for role, (candidate, is_naive) in who.items()}
     points = {role: _points(run, candidate, is_naive) for role, (candidate, is_naive) in who.items()}

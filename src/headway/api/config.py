@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from headway.data import ImageSettings
 from headway.discovery import Found
 from headway.load import arrivals
 from headway.records import ConfigError, Objective
@@ -33,6 +34,7 @@ class TuneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         exporters: routes from torch to ONNX to compare; empty means all.
         metric: name of the quality metric, or ``python:module:callable``; empty chooses by the labels.
         track: names of trackers.
+        images: for a folder of images, how pixels become numbers: a table with ``scale``, ``mean``, ``std``, ``crop``, ``size``.
         compare: whether to measure the naive deployment and the best uncompressed plan over HTTP beside the winner.
     """
 
@@ -48,6 +50,7 @@ class TuneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     metric: str = ""
     seed: int = 0
     track: tuple[str, ...] = ()
+    images: ImageSettings | None = None
     compare: bool = True
 
     @property

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import headway.data
-from headway.api.prepare import load_sources
+from headway.api.prepare import load_both
 from headway.api.progress import Progress, Silent
 from headway.measure.ceilings import measure_ceilings
 from headway.measure.environment import instruction_sets
@@ -12,8 +11,8 @@ from headway.predict import explain
 from headway.records import SourceInspected
 
 
-def inspect(model: str, data: str = "", progress: Progress | None = None) -> tuple[SourceInspected, ...]:
-    """Cost, ceilings and sentences for every export of a model.
+def inspect(model: str, data: str = "", progress: Progress | None = None, *, refresh: bool = False) -> tuple[SourceInspected, ...]:
+    """Cost, ceilings and sentences for every export of a model; with ``refresh`` the ceilings are measured anew.
 
     Raises:
         InputError: the model or the samples cannot be read, or do not fit each other.
@@ -21,11 +20,10 @@ def inspect(model: str, data: str = "", progress: Progress | None = None) -> tup
     progress = progress or Silent()
     progress.stage("inspect", 3)
     progress.step("load the model")
-    raw = headway.data.load(data) if data else None
-    sources, notes = load_sources([model], raw)
-    samples = headway.data.check(raw, sources[0].model.inputs).inputs if raw is not None else None
+    sources, dataset, notes = load_both([model], data)
+    samples = dataset.inputs if dataset is not None else None
     progress.step("measure this machine (once; then cached)")
-    ceilings = measure_ceilings()
+    ceilings = measure_ceilings(refresh=refresh)
     lines = []
     for source in sources:
         progress.step(f"count {source.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ def load(
         inputs = _inputs(specs, data, seed)
         size = len(next(iter(inputs.values())))
         encoded = [infer_payload(rows(inputs, at, 1)) for at in range(min(size, REQUESTS_KEPT))]
-        headers, bodies = [head for head, _ in encoded], [body for _, body in encoded]
+        headers, bodies = [{**head, **_token()} for head, _ in encoded], [body for _, body in encoded]
         url = f"{base}/v2/models/{name}/infer"
 
         def run(seconds: float, number: int) -> LoadPoint:
@@ -93,6 +94,12 @@ def load(
         return held.load(rate_per_s, duration_s, objective, seed), objective
 
 
+def _token() -> dict[str, str]:
+    """The header for a server that asks for a bearer token, from the environment variable HEADWAY_TOKEN."""
+    token = os.environ.get("HEADWAY_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
 def _judged(slo: str, arrivals: str) -> Objective:
     return msgspec.structs.replace(parse_objective(slo), arrivals=arrivals)
 
@@ -113,10 +120,12 @@ def _only_model(base: str) -> str:
 
 def _ask(url: str) -> dict[str, Any]:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=_token()), timeout=10) as answer:
             told: dict[str, Any] = json.load(answer)
             return told
     except urllib.error.HTTPError as error:
         raise ConfigError(f"{url}: must answer with the model's description, got status {error.code}; is the name right?") from error
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{url}: a server of the Open Inference Protocol must answer there, got: {error}; start one, or correct the URL") from error
+        raise ConfigError(
+            f"{url}: a server of the Open Inference Protocol must answer there, got: {error}; start one, or correct the URL"
+        ) from error

@@ -16,7 +16,7 @@ import headway.model
 from headway.api.config import TuneConfig, known_names
 from headway.api.run import Run, check_same
 from headway.compress import Context, techniques
-from headway.data import Dataset, Parts
+from headway.data import Dataset, ImageSettings, Parts
 from headway.measure.ceilings import measure_ceilings
 from headway.measure.environment import environment, instruction_sets
 from headway.measure.scoring import answers
@@ -77,6 +77,24 @@ def load_sources(
     return tuple(sources), tuple(notes)
 
 
+def load_both(
+    references: Sequence[str], data: str, exporters: Sequence[str] = (), images: ImageSettings | None = None
+) -> tuple[tuple[Source, ...], Dataset | None, tuple[str, ...]]:
+    """Models and samples that fit each other, and notes; no samples when ``data`` is empty.
+
+    Samples come first, since an import is checked on them; but of a folder of images only the model knows the size.
+    """
+    folder = bool(data) and not data.startswith("python:") and Path(data).is_dir()
+    raw = headway.data.load(data) if data and not folder else None
+    sources, notes = load_sources(references, raw, exporters)
+    if folder:
+        raw = headway.data.load(data, inputs=sources[0].model.inputs, images=images)
+    if raw is None:
+        return sources, None, notes
+    checked = [headway.data.check(raw, source.model.inputs) for source in sources]
+    return sources, checked[0], notes
+
+
 def prepare(config: TuneConfig) -> Prepared:
     """Models and data, checked against each other, and everything derived from them.
 
@@ -85,11 +103,9 @@ def prepare(config: TuneConfig) -> Prepared:
     """
     chosen_runtimes = known_names("runtime", config.runtimes, runtimes(), hidden=("null",))
     chosen_techniques = known_names("technique", config.techniques, techniques())
-    raw = headway.data.load(config.data)
-    sources, notes = load_sources(config.models, raw, config.exporters)
-    dataset = headway.data.check(raw, sources[0].model.inputs)
-    for source in sources[1:]:
-        headway.data.check(raw, source.model.inputs)
+    sources, dataset, notes = load_both(config.models, config.data, config.exporters, config.images)
+    if dataset is None:
+        raise DataError("data: labelled samples must be given, got none; add --data")
     train = headway.data.check(headway.data.load(config.train), sources[0].model.inputs) if config.train else None
     parts = headway.data.split(dataset, seed=config.seed, train=train)
     chosen = metric(config.metric) if config.metric else _default_metric(sources[0].model, dataset)

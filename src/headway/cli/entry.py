@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -17,7 +18,7 @@ import headway
 from headway.cli import commands
 from headway.cli.output import print_error
 from headway.discovery import first_line, names
-from headway.records import HeadwayError, MissingPackage
+from headway.records import HeadwayError, InputError, MissingPackage
 
 EXTRA_OF = {
     "torch": "torch", "onnxscript": "torch", "tensorflow": "keras", "keras": "keras", "tf2onnx": "keras", "openvino": "openvino", "wandb": "track",
@@ -25,8 +26,22 @@ EXTRA_OF = {
 }  # fmt: skip
 
 
+RESUMABLE = ("tune", "demo")
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+"""What a full or closed disk says: the user must act, and a traceback would not help."""
+
+
 class Commands(TyperGroup):
     """The commands found by file name; help lists them without importing one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C ends it with the shell's code for it and says how to go on."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            resume = "; what was measured is kept: continue with --resume" if ctx.invoked_subcommand in RESUMABLE else ""
+            print(f"stopped{resume}", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of all commands, in the order of their files."""
@@ -91,6 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except HeadwayError as error:
         print_error(error, as_json="--json" in words)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped; what was measured is kept: continue with --resume", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        refused = InputError(
+            f"{where}{error.strerror}. Free space, or choose a folder that can be written; what was measured so far is kept."
+        )
+        print_error(refused, as_json="--json" in words)
+        sys.exit(refused.exit_code)

@@ -99,7 +99,7 @@ def _time_batch(sessions: Sequence[Session], inputs: Feeds, batch: int, seconds:
             errors.append(error)
             start.abort()
 
-    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(len(sessions))]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(sessions))]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -46,4 +46,4 @@ def command(
         print_json(point)
     else:
         print_load(Console(), point, objective)
-    raise typer.Exit(3 if slo and point.verdict == "missed" else 0)
+    raise typer.Exit(3 if slo and point.verdict != "held" else 0)

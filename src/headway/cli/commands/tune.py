@@ -30,16 +30,16 @@ def command(
     techniques: Annotated[list[str] | None, typer.Option(help="Techniques to consider; give it again for several.")] = None,
     runtimes: Annotated[list[str] | None, typer.Option(help="Runtimes to consider; give it again for several.")] = None,
     metric: Annotated[str, typer.Option(help="Quality metric by name, or python:module:callable.")] = "",
-    seed: Annotated[int, typer.Option(help="Seed of every random decision.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random decision; 0 by default.")] = None,
     track: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Tracker; give it again for several.")] = None,
-    compare: Annotated[bool, typer.Option(help="Measure the naive and the best uncompressed deployment beside the winner.")] = True,
+    compare: Annotated[bool | None, typer.Option(help="Measure the naive and the best uncompressed deployment beside the winner.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Find, prove and package the deployment that meets an objective."""
     options = {
         "models": tuple(models or ()), "data": data, "slo": slo, "out": out, "budget": budget, "train": train, "techniques": tuple(techniques or ()),
-        "runtimes": tuple(runtimes or ()), "metric": metric, "seed": seed or None, "track": tuple(track or ()), "compare": None if compare else False,
+        "runtimes": tuple(runtimes or ()), "metric": metric, "seed": seed, "track": tuple(track or ()), "compare": compare,
     }  # fmt: skip
     config = configured(options, model_folder(models or []))
     with drawn_progress() as progress:

@@ -142,7 +142,7 @@ def _headless(cache: Path) -> Sentiment:
     config = AutoConfig.from_pretrained(_place(cache), local_files_only=True)
     encoder = AutoModel.from_config(config, attn_implementation="eager", add_pooling_layer=False)
     weights = load_file(_place(cache) / "model.safetensors")
-    encoder.load_state_dict({name: value for name, value in weights.items() if name.split(".")[0] in ("embeddings", "encoder")})
+    encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
     return Sentiment(encoder, config.hidden_size).eval()
 
 

@@ -28,7 +28,10 @@ def run(name: str, folder: Path) -> None:
     """Run one demo and keep its summary, also when the objective was not met (exit code 3)."""
     began = time.time()
     done = subprocess.run(
-        [sys.executable, "-m", "headway", "demo", name, "--out", str(folder / name), "--json"], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-m", "headway", "demo", name, "--out", str(folder / name), "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if done.returncode not in (0, 3):
         raise SystemExit(f"demo {name} ended with exit code {done.returncode}")

@@ -1,6 +1,6 @@
 """Draw the README's table and picture from ``benchmarks/results``; nothing in them is typed by hand.
 
-    python benchmarks/tables.py
+python benchmarks/tables.py
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def interval(found: dict | None, form: str) -> str:
 
 def latency_ms(points: list[dict], percentile: float) -> str:
     """Median over rounds of the percentile, with the smallest and the largest [ms]."""
-    values = sorted(min(p["percentiles"], key=lambda found: abs(found["q"] - percentile))["latency_s"] * 1e3 for p in points if p["percentiles"])
+    values = sorted(
+        min(p["percentiles"], key=lambda found: abs(found["q"] - percentile))["latency_s"] * 1e3 for p in points if p["percentiles"]
+    )
     if not values:
         return "-"
     return f"{values[len(values) // 2]:.3g} [{values[0]:.3g}, {values[-1]:.3g}]"

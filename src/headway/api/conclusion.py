@@ -11,7 +11,7 @@ from headway.api.prepare import Prepared
 from headway.api.run import Run
 from headway.api.variants import Scorer
 from headway.deploy import Entry, package
-from headway.records import Candidate, Choice, Comparison, Rejection, RunFinished, StageTime, Summary, Variant
+from headway.records import Candidate, Choice, Comparison, Failure, Rejection, RunFinished, StageTime, Summary, Variant
 from headway.report.page import render
 from headway.search import Evidence, choose, frontier, gather, order, shortfall
 
@@ -36,9 +36,15 @@ def conclude(run: Run, prepared: Prepared, parent: Variant, plain: Collection[st
     render(run.folder)
     shutil.rmtree(run.folder / "finalists", ignore_errors=True)
     return Summary(
-        run=str(run.folder), choice=choice, frontier=edge, rejected=tuple(run.journal.of(Rejection)), environment=prepared.environment,
+        run=str(run.folder), choice=choice, frontier=edge, rejected=_rejected(run), environment=prepared.environment,
         objective=run.objective, comparison=comparison, stages=_stages(run), left_out=run.left_out,
     )  # fmt: skip
+
+
+def _rejected(run: Run) -> tuple[Rejection, ...]:
+    """Everything that is out, with the reason: what lost, and what could not be made, run or measured."""
+    failed = [Rejection(stage=line.stage, variant=line.variant, plan=line.plan, reason=line.reason) for line in run.journal.of(Failure)]
+    return (*run.journal.of(Rejection), *failed)
 
 
 def _stages(run: Run) -> tuple[StageTime, ...]:

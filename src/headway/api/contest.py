@@ -18,8 +18,8 @@ from headway.search import NAIVE
 ROUNDS = 3
 TRIAL_S = 2.0
 AT_RATE_S = 3.0
-FIRST_TRIALS = 7
-LATER_TRIALS = 4
+FIRST_TRIALS = 5
+LATER_TRIALS = 3
 START_S = 4.0
 MODEL = "model"
 

@@ -127,7 +127,7 @@ def started(prepared: Prepared, config: TuneConfig, objective: Objective, name: 
     return RunStarted(
         version=headway.__version__, name=name, sources={source.name: source.model.digest for source in prepared.sources},
         data=headway.data.summary(prepared.parts, prepared.dataset, prepared.metric.name), objective=objective,
-        config=msgspec.to_builtins(config), environment=prepared.environment, seed=config.seed,
+        config=msgspec.json.decode(msgspec.json.encode(config)), environment=prepared.environment, seed=config.seed,
     )  # fmt: skip
 
 

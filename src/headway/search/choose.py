@@ -15,17 +15,18 @@ MEMORY_STEP_BYTES = 64_000_000
 def order(evidence: Sequence[Evidence], objective: Objective) -> tuple[Evidence, ...]:
     """Candidates that hold the objective, best first (design, section 5, step 8).
 
-    With a stated rate: fewest cores, then memory, then latency. Without: highest SLO capacity.
+    With a stated rate: fewest cores, then memory, then latency. Without: highest SLO capacity. Equals stand in the order of their
+    names, so that the order of measuring decides nothing.
     """
     able = [e for e in evidence if shortfall(e, objective) is None]
     if objective.rate_per_s is None:
-        return tuple(sorted(able, key=_rate, reverse=True))
-    return tuple(sorted(able, key=lambda e: (e.cores, e.memory_bytes // MEMORY_STEP_BYTES, _latency_s(e), -_rate(e))))
+        return tuple(sorted(able, key=lambda e: (-_rate(e), str(e.candidate))))
+    return tuple(sorted(able, key=lambda e: (e.cores, e.memory_bytes // MEMORY_STEP_BYTES, _latency_s(e), -_rate(e), str(e.candidate))))
 
 
 def nearest(evidence: Sequence[Evidence], objective: Objective) -> tuple[Evidence, ...]:
     """All candidates, the one that comes nearest to the objective first."""
-    return tuple(sorted(evidence, key=lambda e: _distance(e, objective)))
+    return tuple(sorted(evidence, key=lambda e: (_distance(e, objective), str(e.candidate))))
 
 
 def choose(evidence: Sequence[Evidence], objective: Objective) -> Choice:

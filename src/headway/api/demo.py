@@ -9,8 +9,11 @@ from pathlib import Path
 from headway.api.config import TuneConfig
 from headway.api.progress import Progress, Silent
 from headway.api.tune import tune
-from headway.demo import Case, demos
+from headway.demo import Case, demo_names, find_demo
 from headway.records import ConfigError, MissingPackage, Summary
+
+
+EXTRAS = {"text": "demo-text", "speech": "demo-speech"}
 
 
 def cache_folder() -> Path:
@@ -35,12 +38,12 @@ def run_demo(
         MissingPackage: its packages are not installed.
     """
     progress = progress or Silent()
-    found = demos()
+    found = find_demo(name)
     if name in found.missing:
-        raise MissingPackage(f"the demo {name!r} {found.missing[name]}; run: pip install 'headway[dev]'")
+        raise MissingPackage(f"the demo {name!r} {found.missing[name]}; run: pip install 'headway[{EXTRAS.get(name, 'demo')}]'")
     if name not in found.present:
-        close = difflib.get_close_matches(name, found.present, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(found.present)}"
+        close = difflib.get_close_matches(name, demo_names(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(demo_names())}"
         raise ConfigError(f"the name of a demo must be known, got {name!r}; {hint}")
     progress.stage(f"demo {name}: model and data", 4)
     case = found.present[name].build(cache_folder(), progress.step)

@@ -10,9 +10,19 @@ from headway.demo.case import Case, Progress
 from headway.discovery import Found
 
 
+def demo_names() -> tuple[str, ...]:
+    """Names of all demos, without importing one."""
+    return discovery.names(_folder)
+
+
+def find_demo(name: str) -> Found:
+    """One demo, imported alone: present, missing with the reason, or in neither when there is no such demo."""
+    return discovery.find(_folder, name)
+
+
 def demos() -> Found:
     """The demos by name, and the reason for each whose packages are not installed."""
     return discovery.discover(_folder)
 
 
-__all__ = ["Case", "Found", "Progress", "demos"]
+__all__ = ["Case", "Found", "Progress", "demo_names", "demos", "find_demo"]

@@ -473,12 +473,11 @@ def test_views_of_a_photo_share_its_cluster(tmp_path: Path) -> None:
     for name in ("imagenet_00_243.jpg", "imagenet_15_99.jpg"):
         Image.fromarray(pixels).save(tmp_path / name)
     got = vision.views(tmp_path)
-    assert got["inputs"].shape == (2 * vision.VIEWS, 3, 224, 224)
-    assert got["inputs"].dtype == np.float32
-    assert np.abs(got["inputs"]).max() <= 1
+    assert got["pixels"].shape == (2 * vision.VIEWS, 3, 224, 224)
+    assert got["pixels"].dtype == np.uint8
     assert got["label"].tolist() == [243] * vision.VIEWS + [99] * vision.VIEWS
     assert got["cluster"].tolist() == [0] * vision.VIEWS + [15] * vision.VIEWS
-    assert (got["inputs"][1] == got["inputs"][0][:, :, ::-1]).all()
+    assert (got["pixels"][1] == got["pixels"][0][:, :, ::-1]).all()
 
 
 # --- the real thing

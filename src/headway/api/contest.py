@@ -21,6 +21,8 @@ AT_RATE_S = 3.0
 FIRST_TRIALS = 5
 LATER_TRIALS = 3
 START_S = 4.0
+START_SHARE = 0.85
+"""Each search begins at this share of what is known, so that its first trial mostly holds."""
 MODEL = "model"
 
 
@@ -50,7 +52,7 @@ def hold_contest(run: Run, prepared: Prepared, entrants: Sequence[Entrant], vari
                 run.progress.step(f"round {number}: {entrant.role} {entrant.candidate}")
                 before = _before(run, entrant)
                 capacity_of(
-                    run, _subject(entrant, number), load.load, start_per_s=before[-1] if before else entrant.guess_per_s,
+                    run, _subject(entrant, number), load.load, start_per_s=START_SHARE * (before[-1] if before else entrant.guess_per_s),
                     trials=LATER_TRIALS if before else effort.trials, shortest_s=effort.trial_s, memory_bytes=lambda load=load: load.server.resident_bytes,
                 )  # fmt: skip
             rate_per_s = common_rate(run)

@@ -12,7 +12,6 @@ from headway.api.tune import tune
 from headway.demo import Case, demo_names, find_demo
 from headway.records import ConfigError, MissingPackage, Summary
 
-
 EXTRAS = {"text": "demo-text", "speech": "demo-speech"}
 
 

@@ -23,6 +23,11 @@ from headway.track import open_trackers
 
 SHORTLIST = 4
 FINALISTS = 2
+NAIVE_SHARE = 0.4
+"""First guess of the naive deployment's capacity, as a share of the best uncompressed plan's."""
+UNKNOWN_SHARE = 0.25
+UNKNOWN_PER_S = 100.0
+"""First guess for a candidate that held no rate in-process: this share of the stated rate, or of this one [1/s]."""
 
 
 def tune(config: TuneConfig, *, resume: bool = False, progress: Progress | None = None) -> Summary:
@@ -79,11 +84,11 @@ def _entrants(run: Run, prepared: Prepared, parent: Variant, plain: Collection[s
     evidence = gather(run.journal, run.objective.percentile, "in-process")
     ranked = [*order(evidence, run.objective), *nearest(evidence, run.objective)]
     finalists = list(dict.fromkeys(e.candidate for e in ranked))[:FINALISTS]
-    guesses = {e.candidate: e.rate_per_s or 1.0 for e in evidence}
+    guesses = {e.candidate: e.rate_per_s or UNKNOWN_SHARE * (run.objective.rate_per_s or UNKNOWN_PER_S) for e in evidence}
     entrants = [Entrant("finalist", candidate, guesses[candidate]) for candidate in finalists]
     if run.config.compare:
         best = next((e.candidate for e in ranked if e.candidate.variant in plain), None)
         if best is not None and best not in finalists:
             entrants.append(Entrant("uncompressed", best, guesses[best]))
-        entrants.append(Entrant(NAIVE, naive_candidate(parent, prepared.cores), 0.25 * guesses[best or finalists[0]]))
+        entrants.append(Entrant(NAIVE, naive_candidate(parent, prepared.cores), NAIVE_SHARE * guesses[best or finalists[0]]))
     return entrants

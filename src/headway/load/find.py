@@ -39,6 +39,9 @@ class Bracket:
     generator_bound: bool = False
 
 
+MOST_FACTOR = 3
+
+
 def held(point: LoadPoint, percentile: float) -> bool:
     """Whether a trial counts as held: no more late, lost or refused requests than the percentile allows.
 
@@ -51,7 +54,7 @@ def held(point: LoadPoint, percentile: float) -> bool:
 def find_capacity(
     trial: Callable[[float], LoadPoint], *, start_per_s: float, trials: int, percentile: float = 0.99, high_per_s: float = math.inf
 ) -> Bracket:
-    """Bracket the highest rate that holds, with at most ``trials`` trials.
+    """Bracket the highest rate that holds, with about ``trials`` trials; up to three times as many while nothing has held yet.
 
     A rate that fails is tried once more, unless it failed so thoroughly that no stall explains it: on a shared machine one failure is
     weak evidence. A rate that drowns the target still tells its throughput there, and with it where to look next.
@@ -75,7 +78,7 @@ def find_capacity(
     low, high = 0.0, math.inf
     generator_bound = False
     rate = min(max(start_per_s, LOWEST_PER_S), high_per_s)
-    while len(points) < trials:
+    while len(points) < trials or (low == 0.0 and len(points) < MOST_FACTOR * trials):
         if holds(rate):
             low = rate
         else:

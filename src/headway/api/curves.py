@@ -69,7 +69,7 @@ def measure_curves(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> lis
 
 
 def _worth(run: Run, measured: Sequence[tuple[Scored, ServiceCurve]]) -> list[tuple[Scored, ServiceCurve]]:
-    """Those not far behind a variant of no worse quality, at most ``MOST``; the best uncompressed one always stays."""
+    """Those not far behind a variant of no worse quality, ``MOST`` in all; the best of each kind and the best uncompressed one always stay."""
     fastest_first = sorted(measured, key=lambda m: -m[1].capacity_per_s())
     plain = next((m for m in fastest_first if not m[0].variant.compressed), None)
     kept: list[tuple[Scored, ServiceCurve]] = []
@@ -81,7 +81,7 @@ def _worth(run: Run, measured: Sequence[tuple[Scored, ServiceCurve]]) -> list[tu
         share = curve.capacity_per_s() / rival[1].capacity_per_s()
         if share < FAR_BEHIND:
             reason = f"one core does {curve.capacity_per_s():.4g}/s, {share:.0%} of {rival[0].variant.name} on {rival[0].runtime}, at no better quality"
-        elif len(kept) >= MOST:
+        elif len(kept) >= MOST and scored.variant.kind in {other.variant.kind for other, _ in kept}:
             reason = f"one core does {curve.capacity_per_s():.4g}/s, and {MOST} others do more"
         else:
             kept.append((scored, curve))

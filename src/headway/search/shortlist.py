@@ -24,7 +24,7 @@ def shortlist(
     """The predictions to load-test, most promising first, always with the best uncompressed one.
 
     With a stated rate: those that may hold it (within ``MARGIN``), fewest cores first; without: highest predicted capacity first.
-    At most ``plans_per_kind`` plans of one kind of variant (``kinds``: by variant name, its techniques; by default each variant is a
+    The best uncompressed plan stands second, so that it is measured even when time runs out. At most ``plans_per_kind`` plans of one kind of variant (``kinds``: by variant name, its techniques; by default each variant is a
     kind of its own), so that variants that would fail for one reason do not crowd out the others. Of plans whose
     capacities are within 5%, the smallest batch limit is kept: it answers sooner.
     """
@@ -50,8 +50,9 @@ def shortlist(
             per_kind[kind] += 1
             kept.append(prediction)
     plain = max((p for p in best if p.candidate.variant in uncompressed), key=lambda p: p.capacity_per_s, default=None)
-    if plain is not None and plain not in kept:
-        kept.append(plain)
+    if plain is not None and kept and plain is not kept[0]:
+        # second in line: when time runs out, the safe candidate has been measured too
+        kept = [kept[0], plain, *(p for p in kept[1:] if p is not plain)]
     return tuple(kept)
 
 

@@ -140,3 +140,11 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entry, "_import", lambda name: broken(ZeroDivisionError("a defect")))
     with pytest.raises(ZeroDivisionError):
         main(["tune"])
+
+
+def test_an_unknown_log_level_is_an_error_with_the_known_ones(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWAY_LOG", "nonsense")
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and "HEADWAY_LOG" in told and "WARNING" in told and "Traceback" not in told

@@ -212,3 +212,12 @@ def test_a_full_disk_keeps_every_earlier_line(tmp_path: Path, room: int) -> None
     assert failures + kept == 13
     lines = read_journal(tmp_path)
     assert lines == [*(stage(number) for number in range(kept - 1)), StageTime(stage="after", duration_s=0.0)]
+
+
+def test_only_one_process_writes_to_a_run(tmp_path: Path) -> None:
+    script = "import sys; from pathlib import Path; from headway.records import Journal; Journal(Path(sys.argv[1]), alone=True)"
+    journal = Journal(tmp_path, alone=True)
+    second = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert second.returncode != 0 and "another run writes" in second.stderr
+    journal.release()
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headway.api.composing import Tried, compose, mend
 from headway.api.curves import curve_of
 from headway.api.prepare import Prepared, Source
 from headway.api.run import Run
 from headway.api.variants import Scored, Scorer, all_recipes, consider, make_variant
-from headway.records import ModelError, Step, Variant
+from headway.compress import mending
+from headway.records import ModelError, Quality, Step, Variant
 from headway.search import splits
 
 NEARLY_EQUAL = 0.95
@@ -32,14 +34,34 @@ def compress(run: Run, prepared: Prepared) -> tuple[Variant, list[Scored]]:
     kept = _export_routes(run, prepared, alive)
     alive = [scored for scored in alive if scored.variant.source in kept]
     for source in (source for source in prepared.sources if source.name in kept):
-        for recipe in all_recipes(prepared, source):
-            if all(step.technique == "fold" for step in recipe):
-                continue
-            if run.spent("compress"):
-                run.leave_out("recipes", f"{' + '.join(map(str, recipe))} on {source.name}")
-                continue
-            alive += _try(run, prepared, scorer, source, recipe)
+        alive += _explore(run, prepared, scorer, source)
     return scorer.parent, alive
+
+
+def _explore(run: Run, prepared: Prepared, scorer: Scorer, source: Source) -> list[Scored]:
+    """Every rung of every technique; then what training can mend; then what survived, put together."""
+    alive: list[Scored] = []
+
+    def attempt(recipe: tuple[Step, ...]) -> Tried:
+        if run.spent("compress"):
+            run.leave_out("recipes", f"{' + '.join(map(str, recipe))} on {source.name}")
+            return Tried(recipe, None, 0, 0.0)
+        variant = make_variant(run, prepared, source, recipe)
+        if variant is None:
+            return Tried(recipe, None, 0, 0.0)
+        run.progress.step(variant.name)
+        scored = consider(run, prepared, scorer, variant)
+        alive.extend(scored)
+        seen = [quality.agreement for quality in run.journal.of(Quality) if quality.variant == variant.name]
+        return Tried(recipe, variant, len(scored), max(seen, default=0.0))
+
+    singles = [recipe for recipe in all_recipes(prepared, source) if not all(step.technique == "fold" for step in recipe)]
+    tried = [attempt(recipe) for recipe in singles]
+    step = mending(source.model, prepared.context, prepared.techniques)
+    if step is not None:
+        tried += mend(tried, step, attempt)
+    compose(tried, step, attempt)
+    return alive
 
 
 def _try(run: Run, prepared: Prepared, scorer: Scorer, source: Source, recipe: tuple[Step, ...]) -> list[Scored]:

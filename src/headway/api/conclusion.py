@@ -37,7 +37,7 @@ def conclude(run: Run, prepared: Prepared, parent: Variant, plain: Collection[st
     shutil.rmtree(run.folder / "finalists", ignore_errors=True)
     return Summary(
         run=str(run.folder), choice=choice, frontier=edge, rejected=_rejected(run), environment=prepared.environment,
-        objective=run.objective, comparison=comparison, stages=_stages(run), left_out=run.left_out,
+        objective=run.objective, comparison=comparison, left_out=run.left_out,
     )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def _rejected(run: Run) -> tuple[Rejection, ...]:
     return (*run.journal.of(Rejection), *failed)
 
 
-def _stages(run: Run) -> tuple[StageTime, ...]:
+def stage_times(run: Run) -> tuple[StageTime, ...]:
     """Wall time by stage, summed over the starts of a run that was resumed."""
     total: dict[str, float] = {}
     for line in run.journal.of(StageTime):

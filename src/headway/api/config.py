@@ -29,7 +29,7 @@ class TuneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         slo: the objective as text, such as ``p99<=20ms, rate>=200/s, drop<=1%``.
         out: run folder; ``runs/NAME`` by default.
         budget: bound on the whole run, such as ``10m``; none: the standard effort.
-        train: reference of samples for training (kept for recovery; not used by the techniques of this version).
+        train: reference of samples to learn from, other rows than ``data``: with it, techniques that cost quality are followed by ``recover``.
         techniques, runtimes: names to consider; empty means all that are usable here.
         exporters: routes from torch to ONNX to compare; empty means all.
         metric: name of the quality metric, or ``python:module:callable``; empty chooses by the labels.

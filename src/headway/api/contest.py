@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from headway.api.compared import capacities, latencies, unstable
 from headway.api.loads import COMFORTABLE
 from headway.api.prepare import Prepared
 from headway.api.run import Run
@@ -16,6 +17,8 @@ from headway.records import Candidate, Capacity, Failure, HeadwayError, LoadRun,
 from headway.search import NAIVE
 
 ROUNDS = 3
+MOST_ROUNDS = 5
+"""Rounds are added, up to this many, while a ratio between finalist and rival still varies too much."""
 TRIAL_S = 2.0
 AT_RATE_S = 3.0
 FIRST_TRIALS = 5
@@ -45,9 +48,12 @@ def hold_contest(run: Run, prepared: Prepared, entrants: Sequence[Entrant], vari
     effort = _affordable(run, len(entrants))
     for number in range(effort.rounds + 1, ROUNDS + 1):
         run.leave_out("rounds over HTTP", f"round {number}")
+    most = MOST_ROUNDS if effort.rounds == ROUNDS and run.config.budget_s is None else effort.rounds
     with contextlib.ExitStack() as stack:
         running = _start(run, prepared, entrants, variants, stack)
-        for number in range(1, effort.rounds + 1):
+        for number in range(1, most + 1):
+            if number > effort.rounds and _steady(run, list(running)):
+                break
             for entrant, load in running.items():
                 run.progress.step(f"round {number}: {entrant.role} {entrant.candidate}")
                 before = _before(run, entrant)
@@ -59,6 +65,14 @@ def hold_contest(run: Run, prepared: Prepared, entrants: Sequence[Entrant], vari
             for entrant, load in running.items():
                 if rate_per_s > 0:
                     load_run(run, _subject(entrant, number), load.load, rate_per_s, effort.at_rate_s, run.config.seed + number, "at-rate")
+
+
+def _steady(run: Run, entrants: Sequence[Entrant]) -> bool:
+    """Whether the rounds so far tell every finalist from every rival: no ratio of capacities or of latencies is unstable."""
+    figures = [(e.role, capacities(run, e.candidate, e.role == NAIVE), latencies(run, e.candidate, e.role == NAIVE)) for e in entrants]
+    finalists = [pair for role, *pair in figures if role == "finalist"]
+    rivals = [pair for role, *pair in figures if role != "finalist"]
+    return not any(unstable(mine, theirs) for ours in finalists for other in rivals for mine, theirs in zip(ours, other, strict=True))
 
 
 def _subject(entrant: Entrant, number: int) -> Subject:

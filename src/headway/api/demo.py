@@ -49,6 +49,7 @@ def run_demo(
     config = TuneConfig(
         models=(case.model,),
         data=str(case.data),
+        train=str(case.train or ""),
         slo=slo or case.objective,
         out=out or f"runs/demo-{name}",
         budget=budget,

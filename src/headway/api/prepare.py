@@ -15,7 +15,7 @@ import headway.data
 import headway.model
 from headway.api.config import TuneConfig, known_names
 from headway.api.run import Run, check_same
-from headway.compress import Context, techniques
+from headway.compress import Context, LabelledRows, techniques
 from headway.data import Dataset, ImageSettings, Parts
 from headway.measure.ceilings import measure_ceilings
 from headway.measure.environment import environment, instruction_sets
@@ -109,8 +109,15 @@ def prepare(config: TuneConfig) -> Prepared:
     train = headway.data.check(headway.data.load(config.train), sources[0].model.inputs) if config.train else None
     parts = headway.data.split(dataset, seed=config.seed, train=train)
     chosen = metric(config.metric) if config.metric else _default_metric(sources[0].model, dataset)
-    context = Context(samples=parts.calibration.inputs, instruction_sets=frozenset(instruction_sets()), seed=config.seed)
+    context = Context(
+        samples=parts.calibration.inputs, instruction_sets=frozenset(instruction_sets()), seed=config.seed, train=_rows(train),
+        selection=_rows(parts.selection),
+    )  # fmt: skip
     return Prepared(sources, dataset, parts, chosen, context, environment(), chosen_runtimes, chosen_techniques, notes)
+
+
+def _rows(dataset: Dataset | None) -> LabelledRows | None:
+    return None if dataset is None else LabelledRows(dataset.inputs, dataset.labels)
 
 
 def _default_metric(model: Model, dataset: Dataset) -> Metric:

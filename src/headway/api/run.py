@@ -94,8 +94,9 @@ def open_folder(folder: Path, *, resume: bool) -> Journal:
         raise InputError(
             f"{folder}: must be a folder that can be written, got: {error.strerror or error}. Choose another with --out."
         ) from error
-    journal = Journal(folder)
+    journal = Journal(folder, alone=True)
     if len(journal) and not resume:
+        journal.release()
         raise BundleError(f"{folder}: already holds a run. Continue it with --resume, or choose another folder with --out.")
     return journal
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from headway.api.compressing import compress
-from headway.api.conclusion import conclude
+from headway.api.conclusion import conclude, stage_times
 from headway.api.config import TuneConfig, check_words
 from headway.api.contest import ROUNDS, Entrant, hold_contest, naive_candidate
 from headway.api.curves import measure_curves, predictions
@@ -52,7 +52,8 @@ def tune(config: TuneConfig, *, resume: bool = False, progress: Progress | None 
         summary = _stages(run, prepared)
     finally:
         trackers.close()
-    return msgspec.structs.replace(summary, warnings=trackers.warnings)
+        journal.release()
+    return msgspec.structs.replace(summary, stages=stage_times(run), warnings=trackers.warnings)
 
 
 def _stages(run: Run, prepared: Prepared) -> Summary:

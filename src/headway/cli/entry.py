@@ -18,7 +18,7 @@ import headway
 from headway.cli import commands
 from headway.cli.output import print_error
 from headway.discovery import first_line, names
-from headway.records import HeadwayError, InputError, MissingPackage
+from headway.records import ConfigError, HeadwayError, InputError, MissingPackage
 
 EXTRA_OF = {
     "torch": "torch", "onnxscript": "torch", "tensorflow": "keras", "keras": "keras", "tf2onnx": "keras", "openvino": "openvino", "wandb": "track",
@@ -97,11 +97,18 @@ def _root(version: bool = typer.Option(False, "--version", callback=_version, is
     """From a trained model, samples and an objective to the cheapest deployment that meets it: measured, proved, served."""
 
 
+def _log_level() -> str:
+    level = os.environ.get("HEADWAY_LOG", "ERROR").upper()
+    if level not in logging.getLevelNamesMapping():
+        raise ConfigError(f"HEADWAY_LOG must be one of {', '.join(logging.getLevelNamesMapping())}, got {level!r}; set one, or unset it")
+    return level
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code."""
-    logging.basicConfig(level=os.environ.get("HEADWAY_LOG", "ERROR").upper(), stream=sys.stderr)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        logging.basicConfig(level=_log_level(), stream=sys.stderr)
         application(words, prog_name="headway", standalone_mode=True)
     except HeadwayError as error:
         print_error(error, as_json="--json" in words)

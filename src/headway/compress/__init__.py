@@ -3,8 +3,21 @@
 This room knows graphs and samples. It knows no runtime, no latency and no accuracy: which variant pays is for others to measure.
 """
 
-from headway.compress.catalogue import get, recipes, refusals, techniques
-from headway.compress.context import Context
+from headway.compress.catalogue import MENDING, NARROWING_ORDER, get, mending, recipes, refusals, techniques
+from headway.compress.context import Context, LabelledRows
 from headway.compress.making import Made, check_order, make
 
-__all__ = ["Context", "Made", "check_order", "get", "make", "recipes", "refusals", "techniques"]
+__all__ = [
+    "MENDING",
+    "NARROWING_ORDER",
+    "Context",
+    "LabelledRows",
+    "Made",
+    "check_order",
+    "get",
+    "make",
+    "mending",
+    "recipes",
+    "refusals",
+    "techniques",
+]

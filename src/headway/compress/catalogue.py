@@ -15,6 +15,9 @@ from headway.model import Model
 from headway.records import ConfigError, MissingPackage, Step
 
 CLEANING = "fold"
+MENDING = "recover"
+NARROWING_ORDER = 60
+"""Techniques of a lower ORDER make the graph smaller; from here on they make its numbers narrower."""
 
 
 def techniques() -> Found:
@@ -64,6 +67,7 @@ def recipes(model: Model, context: Context, only: Sequence[str] | None = None) -
     names = _names(only)
     if CLEANING in names:
         model = get(CLEANING).apply(model, {}, context)  # later steps will see the cleaned graph
+    names = tuple(name for name in names if get(name).ORDER is not None)  # what mends has nothing to mend yet
     rungs: dict[str, list[tuple[int, Step]]] = {
         name: [(place, Step(technique=name, settings=settings)) for place, settings in enumerate(get(name).ladder(model, context))]
         for name in names
@@ -77,10 +81,22 @@ def recipes(model: Model, context: Context, only: Sequence[str] | None = None) -
             for base in technique.FOLLOWS:
                 for base_place, base_step in rungs.get(base, []):
                     key = tuple(sorted([(technique.HARSHNESS, place), (get(base).HARSHNESS, base_place)], reverse=True))
-                    ranked.append((key, tuple(sorted((base_step, step), key=lambda s: get(s.technique).ORDER))))
+                    ranked.append((key, tuple(sorted((base_step, step), key=_order))))
     ranked.sort(key=lambda pair: (pair[0], tuple(map(str, pair[1]))))
     cleaned = ((), start) if start else ((),)
     return cleaned + tuple(start + steps for _, steps in ranked)
+
+
+def _order(step: Step) -> int:
+    return get(step.technique).ORDER or 0
+
+
+def mending(model: Model, context: Context, only: Sequence[str] | None = None) -> Step | None:
+    """The step that wins back what another one cost, in its mildest setting; none when it is left out or there is nothing to learn from."""
+    if MENDING not in _names(only):
+        return None
+    settings = get(MENDING).ladder(model, context)
+    return Step(technique=MENDING, settings=settings[0]) if settings else None
 
 
 def _names(only: Sequence[str] | None) -> tuple[str, ...]:

@@ -7,6 +7,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from headway.model import Model
+from headway.records import LatencyTable
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """Rows to train on or to judge by; labels are none when nobody gave any.
+
+    Attributes:
+        inputs: one array per model input, first axis is the row.
+        labels: first axis is the row.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return min((len(array) for array in self.inputs.values()), default=0)
+
 
 @dataclass(frozen=True, eq=False)
 class Context:
@@ -16,11 +35,19 @@ class Context:
         samples: one array per model input, first axis is the sample; only the calibration part of the data. May be empty.
         instruction_sets: as in ``Environment`` (``avx512_vnni``, ``amx_int8``, ``avx512_bf16``, ``asimddp``...).
         seed: every random choice starts here.
+        train: rows to learn from; none: no technique may train.
+        selection: rows that tell when to stop learning; never the report part.
+        parent: the model that the recipe started from, as a teacher; ``make`` fills it in.
+        latency: measured times of single layers on the runtime that will serve; none: techniques fall back on FLOP and say so.
     """
 
     samples: Mapping[str, np.ndarray] = field(default_factory=dict)
     instruction_sets: frozenset[str] = frozenset()
     seed: int = 0
+    train: LabelledRows | None = None
+    selection: LabelledRows | None = None
+    parent: Model | None = None
+    latency: LatencyTable | None = None
 
     @property
     def rows(self) -> int:

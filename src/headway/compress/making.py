@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from onnx import ModelProto
@@ -39,8 +40,14 @@ def make(model: Model, recipe: Sequence[Step], context: Context) -> Made:
         Unsupported: a technique refuses this model; or its result gives answers that are not finite.
     """
     check_order(recipe)
+    context = _with_parent(model, context)
     done = _carried_out(model, tuple((step.technique, tuple(sorted(step.settings.items()))) for step in recipe), context)
     return Made(done.model, done.effects, precision(done.proto))
+
+
+@lru_cache(maxsize=8)  # one object for each model, so that techniques may remember what they computed for it
+def _with_parent(model: Model, context: Context) -> Context:
+    return replace(context, parent=model)
 
 
 @dataclass(frozen=True)
@@ -78,14 +85,22 @@ def check_order(recipe: Sequence[Step]) -> None:
     """Nothing, when the steps may follow each other.
 
     Raises:
-        ConfigError: a technique is unknown, comes twice, comes too late, or excludes another.
+        ConfigError: a technique is unknown, comes twice, comes too late, or excludes another; or one that mends has nothing to mend.
     """
-    orders = [get(step.technique).ORDER for step in recipe]
-    for (earlier, left), (later, right) in zip(zip(recipe, orders, strict=True), list(zip(recipe, orders, strict=True))[1:], strict=False):
+    fixed: list[tuple[int, Step]] = []
+    for place, step in enumerate(recipe):
+        order = get(step.technique).ORDER
+        if order is not None:
+            fixed.append((order, step))
+        elif place == 0 or get(recipe[place - 1].technique).HARSHNESS == 0:
+            raise ConfigError(f"recipe: {step.technique} must follow a step that costs quality; put it after one, or leave it out")
+        elif get(recipe[place - 1].technique).ORDER is None:
+            raise ConfigError(f"recipe: {step.technique} must not follow {recipe[place - 1].technique}; remove one")
+    for (left, earlier), (right, later) in pairwise(fixed):
         if earlier.technique == later.technique:
             raise ConfigError(f"recipe: a technique must come once, got {later.technique} twice; remove one")
         if left == right:
             raise ConfigError(f"recipe: {earlier.technique} and {later.technique} exclude each other; keep one of them")
         if left > right:
-            wanted = ", ".join(step.technique for _, step in sorted(zip(orders, recipe, strict=True), key=lambda pair: pair[0]))
+            wanted = ", ".join(step.technique for _, step in sorted(fixed, key=lambda pair: pair[0]))
             raise ConfigError(f"recipe: {later.technique} must come before {earlier.technique}; write it as {wanted}")

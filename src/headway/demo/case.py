@@ -22,6 +22,7 @@ class Case:
         data: ``.npz`` with arrays named as the model's inputs, ``label``, and where they apply ``group``, ``cluster`` and ``labels``.
         objective: text of the objective.
         metric: name of the metric.
+        train: rows to learn from, in the same form; none when there are none.
         notes: what was measured while building, and honest limits.
     """
 
@@ -31,6 +32,7 @@ class Case:
     data: Path
     objective: str
     metric: str
+    train: Path | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

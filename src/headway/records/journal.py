@@ -5,23 +5,26 @@ This file knows lines and records; it does not know what a run does with them.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from io import FileIO
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
 from headway.records.base import Record, to_json
 from headway.records.candidate import Census, Variant
 from headway.records.errors import BundleError, HeadwayError, InputError
+from headway.records.latency import LatencyTable
 from headway.records.measured import Capacity, Failure, LoadRun, Prediction, Quality, Rejection, ServiceCurve
 from headway.records.outcome import Choice, Comparison, Frontier, RunFinished, RunStarted, SourceInspected, StageTime
 
 FORMAT = 1
 FILE = "records.jsonl"
+LOCK = ".lock"
 Line = (
-    RunStarted | SourceInspected | Variant | Census | Quality | ServiceCurve | Prediction | LoadRun | Capacity | Failure
+    RunStarted | SourceInspected | LatencyTable | Variant | Census | Quality | ServiceCurve | Prediction | LoadRun | Capacity | Failure
     | Rejection | Comparison | Frontier | Choice | StageTime | RunFinished
 )  # fmt: skip
 _DECODER = msgspec.json.Decoder(Line)
@@ -35,9 +38,15 @@ class _Head(msgspec.Struct, forbid_unknown_fields=True):
 class Journal:
     """The records of one run folder, in order; appending is durable line by line."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, alone: bool = False) -> None:
+        """``alone`` keeps every other process from writing to this run until ``release`` or the end of this process.
+
+        Raises:
+            BundleError: another process writes to it now; or what is there is no journal of this format.
+        """
         self._path = folder / FILE
         self._lines: list[Record] = []
+        self._claim = _claimed(folder / LOCK) if alone else None
         if self._path.exists():
             self._lines = _read(self._path, repair=True)
 
@@ -55,6 +64,11 @@ class Journal:
         """The newest record of one kind."""
         found = self.of(kind)
         return found[-1] if found else None
+
+    def release(self) -> None:
+        """Let others write again."""
+        if self._claim is not None:
+            self._claim.close()
 
     def append(self, record: Record) -> None:
         """Write one record and force it to disk before it counts.
@@ -79,6 +93,16 @@ class Journal:
                 f"{self._path}: must be writable, got: {error.strerror or error}. Free space or choose another folder with --out; what was measured so far is kept."
             ) from error
         self._lines.append(record)
+
+
+def _claimed(path: Path) -> BinaryIO:
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise BundleError(f"{path.parent}: another run writes to this folder now. Wait for it, or choose another with --out.") from error
+    return file
 
 
 def _checked(record: Record) -> bytes:

@@ -33,7 +33,7 @@ def interval(found: Interval, *, scale: float = 1.0, unit: str = "") -> str:
     """``6.67x [6.20, 7.10]``: as many decimals as the width of the interval deserves."""
     value, low, high = (scale * x for x in (found.value, found.low, found.high))
     width = high - low
-    if not math.isfinite(width) or width <= 0:
+    if not math.isfinite(width) or width <= 1e-9 * abs(value):  # rounding is no width
         return f"{number(value)}{unit} [{number(low)}, {number(high)}]"
     decimals = max(0, min(6, 1 - math.floor(math.log10(width))))
     return f"{fixed(value, decimals)}{unit} [{fixed(low, decimals)}, {fixed(high, decimals)}]"

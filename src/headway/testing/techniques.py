@@ -80,7 +80,7 @@ class TechniqueContract:
 
     def test_it_names_its_source_and_its_place(self, technique: Technique) -> None:
         assert (technique.__doc__ or "").strip(), "the module needs a docstring: its first line is shown by `headway doctor`"
-        assert isinstance(technique.ORDER, int) and isinstance(technique.HARSHNESS, int)
+        assert isinstance(technique.ORDER, int | None) and isinstance(technique.HARSHNESS, int)
         assert all(isinstance(name, str) for name in technique.FOLLOWS)
 
     def test_it_offers_settings_or_says_why_not(self, technique: Technique, model: Model, context: Context) -> None:

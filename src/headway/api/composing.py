@@ -1,0 +1,95 @@
+"""From single steps to recipes: what failed is mended by training, what survived is put together.
+
+A reducing step (fewer channels, blocks, ranks) and a narrowing one (fewer bits) save different things, so they are combined; but only
+those that kept the quality bound alone, or once mended, since together they cost at least as much. This keeps the number of variants
+near the sum of the ladders and not their product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from headway.compress import MENDING, NARROWING_ORDER, get
+from headway.records import Step, Variant
+
+Recipe = tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One recipe and what came of it.
+
+    Attributes:
+        variant: none when a technique refused, or the graph was there already.
+        alive: on how many runtimes it keeps the quality bound.
+        agreement: share of rows with the parent's answer, on the runtime where it is highest; 0 when never scored.
+    """
+
+    recipe: Recipe
+    variant: Variant | None
+    alive: int
+    agreement: float
+
+    @property
+    def steps(self) -> Recipe:
+        """The steps that may change answers."""
+        return tuple(step for step in self.recipe if get(step.technique).HARSHNESS > 0)
+
+
+Attempt = Callable[[Recipe], Tried]
+
+
+def mend(tried: Sequence[Tried], step: Step, attempt: Attempt) -> list[Tried]:
+    """Single steps that broke the quality bound, trained.
+
+    Of a reducing technique every rung from mild to harsh, until training no longer saves one; of a narrowing one the rung nearest to
+    the parent, and only when no rung of it is alive.
+    """
+    mended: list[Tried] = []
+    for technique, rungs in _by_technique(tried).items():
+        failed = [rung for rung in rungs if rung.variant is not None and not rung.alive]
+        if not _reduces(technique):
+            failed = [max(failed, key=lambda rung: rung.agreement)] if failed and len(failed) == len(rungs) else []
+        for rung in failed:
+            mended.append(attempt((*rung.recipe, step)))
+            if not mended[-1].alive:
+                break
+    return mended
+
+
+def compose(tried: Sequence[Tried], step: Step | None, attempt: Attempt) -> list[Tried]:
+    """The smallest survivor of each reducing technique, narrowed in each way that survived alone; mended where that is needed and can be."""
+    bases = [min(rungs, key=lambda rung: rung.variant.flop if rung.variant else 0) for rungs in _survivors(tried, reducing=True)]
+    narrowings: list[Recipe] = []
+    for rungs in _survivors(tried, reducing=False):
+        nearest, harshest = max(rungs, key=lambda rung: rung.agreement).steps, rungs[-1].steps
+        narrowings += [nearest] if nearest == harshest else [nearest, harshest]
+    composed: list[Tried] = []
+    for base in bases:
+        for narrowing in narrowings:
+            composed.append(attempt((*base.recipe, *narrowing)))
+            if step is not None and composed[-1].variant is not None and not composed[-1].alive:
+                composed.append(attempt((*base.recipe, *narrowing, step)))
+    return composed
+
+
+def _survivors(tried: Sequence[Tried], *, reducing: bool) -> list[list[Tried]]:
+    """Living recipes of one technique (mended or not), by technique."""
+    found = {name: [rung for rung in rungs if rung.alive] for name, rungs in _by_technique(tried).items() if _reduces(name) == reducing}
+    return [rungs for rungs in found.values() if rungs]
+
+
+def _by_technique(tried: Sequence[Tried]) -> dict[str, list[Tried]]:
+    """Recipes of one technique, mended or not, by its name, in the order in which they were tried."""
+    found: dict[str, list[Tried]] = {}
+    for one in tried:
+        own = [step.technique for step in one.steps if step.technique != MENDING]
+        if len(own) == 1:
+            found.setdefault(own[0], []).append(one)
+    return found
+
+
+def _reduces(technique: str) -> bool:
+    order = get(technique).ORDER
+    return order is not None and order < NARROWING_ORDER

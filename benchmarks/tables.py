@@ -40,9 +40,7 @@ def latency_ms(points: list[dict], percentile: float) -> str:
 
 def row(name: str, line: dict) -> str:
     """One demo's row."""
-    summary = line["summary"]
-    choice, objective = summary["choice"], summary["objective"]
-    compared = summary.get("comparison") or {"capacity_per_s": {}, "capacity_ratio": {}, "latency_ratio": {}, "points": {}, "rate_per_s": 0}
+    choice, objective, compared = line["choice"], line["objective"], line["comparison"]
     quality = choice.get("quality")
     rates, ratios = compared["capacity_per_s"], compared["capacity_ratio"]
     goal = f"p{objective['percentile'] * 100:g} <= {objective['latency_s'] * 1e3:g} ms at {objective['rate_per_s']:g}/s"
@@ -51,7 +49,7 @@ def row(name: str, line: dict) -> str:
         name, goal, "yes" if choice["met"] else "no", interval(rates.get("naive"), "{:.0f}"), interval(rates.get("uncompressed"), "{:.0f}"),
         interval(rates.get("chosen"), "{:.0f}"), interval(ratios.get("naive"), "{:.1f}"), interval(ratios.get("uncompressed"), "{:.1f}"),
         latency_ms(compared["points"].get("naive", []), objective["percentile"]), latency_ms(compared["points"].get("chosen", []), objective["percentile"]),
-        drop, str(quality["n"]) if quality else "-",
+        drop, str(quality["n"]) if quality else "-", f"{line['wall_s'] / 60:.1f}",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
@@ -59,12 +57,12 @@ def row(name: str, line: dict) -> str:
 def table() -> str:
     """The whole table, with the machine it holds for."""
     lines = newest()
-    here = next(iter(lines.values()))["summary"]["environment"]
+    here = next(iter(lines.values()))["environment"]
     head = (
         "| demo | objective | met | naive holds [1/s] | best uncompressed | chosen | chosen / naive | chosen / uncompressed "
-        "| naive p99 at the rate [ms] | chosen p99 [ms] | quality lost [points] | rows |"
+        "| naive p99 at the rate [ms] | chosen p99 [ms] | quality lost [points] | rows | wall time [min] |"
     )
-    rule = "|" + " --- |" * 12
+    rule = "|" + " --- |" * 13
     note = f"\n\nMeasured on {here['cpu']}, {here['cores']} cores ({', '.join(here['instruction_sets'])}), client and server on the same machine, over HTTP; "
     note += "rates are the highest that keep the percentile, medians of interleaved rounds with the smallest and largest; ratios with 95% intervals."
     return "\n".join([head, rule, *(row(name, line) for name, line in lines.items())]) + note

@@ -126,3 +126,10 @@ def test_noise_near_the_edge_costs_little() -> None:
     results = [find_capacity(trial, start_per_s=300.0, trials=8).low_per_s for _ in range(100)]
     assert 370 < float(np.median(results)) < 430
     assert min(results) > 300
+
+
+def test_a_narrow_step_around_a_known_rate_finds_what_changed_in_either_direction() -> None:
+    for capacity in (70.0, 90.0, 100.0, 125.0, 150.0):
+        found = find_capacity(Target(capacity), start_per_s=100.0, trials=6, step=1.2)
+        assert found.low_per_s <= capacity <= found.high_per_s or found.open_above
+        assert found.high_per_s <= 1.2**2 * found.low_per_s * 1.001

@@ -91,5 +91,9 @@ def _by_technique(tried: Sequence[Tried]) -> dict[str, list[Tried]]:
 
 
 def _reduces(technique: str) -> bool:
-    order = get(technique).ORDER
-    return order is not None and order < NARROWING_ORDER
+    return get(technique).ORDER is not None and not narrows(technique)
+
+
+def narrows(technique: str) -> bool:
+    """Whether it leaves the graph's size and makes its numbers narrower."""
+    return (get(technique).ORDER or 0) >= NARROWING_ORDER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headway.api.composing import Tried, compose, mend
+from headway.api.composing import Attempt, Tried, compose, mend, narrows
 from headway.api.curves import curve_of
 from headway.api.prepare import Prepared, Source
 from headway.api.run import Run
@@ -31,7 +31,7 @@ def compress(run: Run, prepared: Prepared) -> tuple[Variant, list[Scored]]:
         recipes = [recipe for recipe in all_recipes(prepared, source) if all(step.technique == "fold" for step in recipe)]
         for recipe in recipes:
             alive += _try(run, prepared, scorer, source, recipe)
-    kept = _export_routes(run, prepared, alive)
+    kept = _export_routes(run, prepared, alive) | {source.name for source in prepared.sources if source.teacher is not None}
     alive = [scored for scored in alive if scored.variant.source in kept]
     for source in (source for source in prepared.sources if source.name in kept):
         alive += _explore(run, prepared, scorer, source)
@@ -55,13 +55,31 @@ def _explore(run: Run, prepared: Prepared, scorer: Scorer, source: Source) -> li
         seen = [quality.agreement for quality in run.journal.of(Quality) if quality.variant == variant.name]
         return Tried(recipe, variant, len(scored), max(seen, default=0.0))
 
-    singles = [recipe for recipe in all_recipes(prepared, source) if not all(step.technique == "fold" for step in recipe)]
+    context = prepared.contexts[source.name]
+    lessons = mending(source.model, context, prepared.techniques)
+    everything = all_recipes(prepared, source)
+    singles = [recipe for recipe in everything if not all(step.technique == "fold" for step in recipe)]
+    if source.teacher is not None:
+        if lessons:
+            _teach(everything, lessons[-1], attempt)
+        return alive
     tried = [attempt(recipe) for recipe in singles]
-    step = mending(source.model, prepared.context, prepared.techniques)
+    step = lessons[0] if lessons else None
     if step is not None:
         tried += mend(tried, step, attempt)
     compose(tried, step, attempt)
     return alive
+
+
+def _teach(everything: Sequence[tuple[Step, ...]], lesson: Step, attempt: Attempt) -> None:
+    """The student after its lesson; then that one narrowed by every rung, each alone."""
+    learned = (*(step for step in everything[-1] if step.technique == "fold"), lesson)
+    if not attempt(learned).alive:
+        return
+    for recipe in everything:
+        own = tuple(step for step in recipe if step.technique != "fold")
+        if own and narrows(own[0].technique):
+            attempt((*learned, *own))
 
 
 def _try(run: Run, prepared: Prepared, scorer: Scorer, source: Source, recipe: tuple[Step, ...]) -> list[Scored]:

@@ -30,6 +30,7 @@ class TuneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         out: run folder; ``runs/NAME`` by default.
         budget: bound on the whole run, such as ``10m``; none: the standard effort.
         train: reference of samples to learn from, other rows than ``data``: with it, techniques that cost quality are followed by ``recover``.
+        students: references of smaller models that learn from the first of ``models`` and compete with it; they need ``train``.
         techniques, runtimes: names to consider; empty means all that are usable here.
         exporters: routes from torch to ONNX to compare; empty means all.
         metric: name of the quality metric, or ``python:module:callable``; empty chooses by the labels.
@@ -44,6 +45,7 @@ class TuneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     out: str = ""
     budget: str = ""
     train: str = ""
+    students: tuple[str, ...] = ()
     techniques: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
     exporters: tuple[str, ...] = ()

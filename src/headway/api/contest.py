@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ from headway.api.prepare import Prepared
 from headway.api.run import Run
 from headway.api.trials import Subject, capacity_of, load_run
 from headway.deploy import Entry, package
+from headway.load import OPEN_STEP
 from headway.measure.over_http import OverHttp, served
 from headway.records import Candidate, Capacity, Failure, HeadwayError, LoadRun, Plan, Variant
 from headway.search import NAIVE
@@ -22,10 +25,13 @@ MOST_ROUNDS = 5
 TRIAL_S = 2.0
 AT_RATE_S = 3.0
 FIRST_TRIALS = 5
-LATER_TRIALS = 3
+LATER_TRIALS = 4
 START_S = 4.0
 START_SHARE = 0.85
-"""Each search begins at this share of what is known, so that its first trial mostly holds."""
+"""The first search begins at this share of the guess, so that its first trial mostly holds."""
+LATER_STEP = 1.2
+"""Later searches begin in the middle of the brackets found before and take small steps either way. Beginning below and ending at the first
+large step that fails would find the same share of the round before, round after round."""
 MODEL = "model"
 
 
@@ -56,10 +62,11 @@ def hold_contest(run: Run, prepared: Prepared, entrants: Sequence[Entrant], vari
                 break
             for entrant, load in running.items():
                 run.progress.step(f"round {number}: {entrant.role} {entrant.candidate}")
-                before = _before(run, entrant)
+                known = _middle(run, entrant)
                 capacity_of(
-                    run, _subject(entrant, number), load.load, start_per_s=START_SHARE * (before[-1] if before else entrant.guess_per_s),
-                    trials=LATER_TRIALS if before else effort.trials, shortest_s=effort.trial_s, memory_bytes=lambda load=load: load.server.resident_bytes,
+                    run, _subject(entrant, number), load.load, start_per_s=known or START_SHARE * entrant.guess_per_s,
+                    trials=LATER_TRIALS if known else effort.trials, shortest_s=effort.trial_s, step=LATER_STEP if known else OPEN_STEP,
+                    memory_bytes=lambda load=load: load.server.resident_bytes,
                 )  # fmt: skip
             rate_per_s = common_rate(run)
             for entrant, load in running.items():
@@ -144,7 +151,8 @@ def _arguments(run: Run, prepared: Prepared, entrant: Entrant, variants: dict[st
     yield from ("headway.serve", str(folder), "--http", "127.0.0.1:0")
 
 
-def _before(run: Run, entrant: Entrant) -> list[float]:
-    """Capacities that earlier rounds found for an entrant, leaving out rounds in which nothing held [1/s]."""
+def _middle(run: Run, entrant: Entrant) -> float | None:
+    """The middle of the brackets that earlier rounds found for an entrant, the median over rounds in which something held [1/s]."""
     mine = [c for c in run.journal.of(Capacity) if c.target == "http" and c.candidate == entrant.candidate and c.role == entrant.role]
-    return [c.rate_per_s for c in mine if c.rate_per_s > 0]
+    middles = [math.sqrt(c.low_per_s * c.high_per_s) for c in mine if c.low_per_s > 0]
+    return statistics.median(middles) if middles else None

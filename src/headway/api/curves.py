@@ -17,6 +17,8 @@ SECONDS_A_BATCH = 0.15
 SLOWEST_BATCH_S = 0.5
 MOST = 6
 """Variant-runtime pairs that are measured on every split of the cores."""
+MOST_KINDS = 12
+"""The same when each pair is the first of its kind."""
 FAR_BEHIND = 0.5
 """A variant with less than this share of the best one's capacity on one core, and no better quality, is not measured further."""
 
@@ -69,7 +71,8 @@ def measure_curves(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> lis
 
 
 def _worth(run: Run, measured: Sequence[tuple[Scored, ServiceCurve]]) -> list[tuple[Scored, ServiceCurve]]:
-    """Those not far behind a variant of no worse quality, ``MOST`` in all; the best of each kind and the best uncompressed one always stay."""
+    """Those not far behind a variant of no worse quality, ``MOST`` in all and the best of each further kind up to ``MOST_KINDS``; the best
+    uncompressed one always stays."""
     fastest_first = sorted(measured, key=lambda m: -m[1].capacity_per_s())
     plain = next((m for m in fastest_first if not m[0].variant.compressed), None)
     kept: list[tuple[Scored, ServiceCurve]] = []
@@ -81,8 +84,8 @@ def _worth(run: Run, measured: Sequence[tuple[Scored, ServiceCurve]]) -> list[tu
         share = curve.capacity_per_s() / rival[1].capacity_per_s()
         if share < FAR_BEHIND:
             reason = f"one core does {curve.capacity_per_s():.4g}/s, {share:.0%} of {rival[0].variant.name} on {rival[0].runtime}, at no better quality"
-        elif len(kept) >= MOST and scored.variant.kind in {other.variant.kind for other, _ in kept}:
-            reason = f"one core does {curve.capacity_per_s():.4g}/s, and {MOST} others do more"
+        elif len(kept) >= MOST_KINDS or (len(kept) >= MOST and scored.variant.kind in {other.variant.kind for other, _ in kept}):
+            reason = f"one core does {curve.capacity_per_s():.4g}/s, and {len(kept)} others do more"
         else:
             kept.append((scored, curve))
             continue

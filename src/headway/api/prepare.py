@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,7 @@ from headway.measure.scoring import answers
 from headway.model import Model, cost
 from headway.predict import explain
 from headway.quality import Metric, default_metric, metric
-from headway.records import Cost, DataError, Environment, Objective, Plan, RunStarted, SourceInspected
+from headway.records import ConfigError, Cost, DataError, Environment, Objective, Plan, RunStarted, SourceInspected
 from headway.runtime import runtimes
 
 IMPORT_ROWS = 4
@@ -31,22 +31,27 @@ IMPORT_ROWS = 4
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One model that competes: its unique name in the run, and the reference it came from (several exports share one)."""
+    """One model that competes: its unique name in the run, and the reference it came from (several exports share one).
+
+    ``teacher`` is the model that a student learns from; none for the models that were given to be deployed.
+    """
 
     name: str
     reference: str
     model: Model
+    teacher: Model | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that later stages need and none of them changes."""
+    """All that later stages need and none of them changes; ``contexts`` are those of the sources, by name."""
 
     sources: tuple[Source, ...]
     dataset: Dataset
     parts: Parts
     metric: Metric
     context: Context
+    contexts: Mapping[str, Context]
     environment: Environment
     runtimes: tuple[str, ...]
     techniques: tuple[str, ...]
@@ -106,6 +111,7 @@ def prepare(config: TuneConfig) -> Prepared:
     sources, dataset, notes = load_both(config.models, config.data, config.exporters, config.images)
     if dataset is None:
         raise DataError("data: labelled samples must be given, got none; add --data")
+    sources += _students(config, sources, dataset)
     train = headway.data.check(headway.data.load(config.train), sources[0].model.inputs) if config.train else None
     parts = headway.data.split(dataset, seed=config.seed, train=train)
     chosen = metric(config.metric) if config.metric else _default_metric(sources[0].model, dataset)
@@ -113,7 +119,20 @@ def prepare(config: TuneConfig) -> Prepared:
         samples=parts.calibration.inputs, instruction_sets=frozenset(instruction_sets()), seed=config.seed, train=_rows(train),
         selection=_rows(parts.selection),
     )  # fmt: skip
-    return Prepared(sources, dataset, parts, chosen, context, environment(), chosen_runtimes, chosen_techniques, notes)
+    contexts = {source.name: replace(context, parent=source.teacher) for source in sources}
+    return Prepared(sources, dataset, parts, chosen, context, contexts, environment(), chosen_runtimes, chosen_techniques, notes)
+
+
+def _students(config: TuneConfig, sources: Sequence[Source], dataset: Dataset) -> tuple[Source, ...]:
+    """The students, with the first model as their teacher."""
+    if not config.students:
+        return ()
+    if not config.train:
+        raise ConfigError("--student: a student needs rows to learn from, got none; add --train")
+    found, _ = load_sources(config.students, dataset, config.exporters)
+    for source in found:
+        headway.data.check(dataset, source.model.inputs)
+    return tuple(replace(s, name=f"student-{s.name}", reference=f"student {s.reference}", teacher=sources[0].model) for s in found)
 
 
 def _rows(dataset: Dataset | None) -> LabelledRows | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from headway.api.run import Run
-from headway.load import find_capacity
+from headway.load import OPEN_STEP, find_capacity
 from headway.records import Candidate, Capacity, LoadPoint, LoadRun, Objective
 
 LONGEST_TRIAL_S = 4.0
@@ -38,7 +38,15 @@ def load_run(run: Run, subject: Subject, load: Load, rate_per_s: float, duration
 
 
 def capacity_of(
-    run: Run, subject: Subject, load: Load, *, start_per_s: float, trials: int, shortest_s: float, memory_bytes: Callable[[], int] = int
+    run: Run,
+    subject: Subject,
+    load: Load,
+    *,
+    start_per_s: float,
+    trials: int,
+    shortest_s: float,
+    step: float = OPEN_STEP,
+    memory_bytes: Callable[[], int] = int,
 ) -> Capacity:
     """The SLO capacity of a subject: found in the journal, or searched for from ``start_per_s`` on and recorded."""
     for line in run.journal.of(Capacity):
@@ -52,7 +60,7 @@ def capacity_of(
         duration_s = min(LONGEST_TRIAL_S, max(shortest_s, TRIAL_REQUESTS / rate_per_s))
         return load_run(run, subject, load, rate_per_s, duration_s, run.config.seed + 1000 * subject.round + count, "trial")
 
-    found = find_capacity(trial, start_per_s=start_per_s, trials=trials, percentile=run.objective.percentile)
+    found = find_capacity(trial, start_per_s=start_per_s, trials=trials, percentile=run.objective.percentile, step=step)
     return run.add(
         Capacity(
             candidate=subject.candidate, role=subject.role, target=subject.target, rate_per_s=found.low_per_s, low_per_s=found.low_per_s,

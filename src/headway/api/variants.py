@@ -45,7 +45,7 @@ def make_variant(run: Run, prepared: Prepared, source: Source, recipe: tuple[Ste
     if any(failure.stage == "compress" and failure.variant == name for failure in run.journal.of(Failure)):
         return None
     try:
-        made = make(source.model, recipe, prepared.context)
+        made = make(source.model, recipe, prepared.contexts[source.name])
     except HeadwayError as error:
         run.add(Failure(stage="compress", variant=name, plan=None, reason=str(error)))
         return None
@@ -172,4 +172,4 @@ def _once(run: Run, failure: Failure) -> None:
 
 def all_recipes(prepared: Prepared, source: Source) -> tuple[tuple[Step, ...], ...]:
     """The recipes for one source, mild to harsh."""
-    return recipes(source.model, prepared.context, prepared.techniques)
+    return recipes(source.model, prepared.contexts[source.name], prepared.techniques)

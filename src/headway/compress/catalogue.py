@@ -91,12 +91,11 @@ def _order(step: Step) -> int:
     return get(step.technique).ORDER or 0
 
 
-def mending(model: Model, context: Context, only: Sequence[str] | None = None) -> Step | None:
-    """The step that wins back what another one cost, in its mildest setting; none when it is left out or there is nothing to learn from."""
+def mending(model: Model, context: Context, only: Sequence[str] | None = None) -> tuple[Step, ...]:
+    """The steps that win back what another one cost, short to long; none when they are left out or there is nothing to learn from."""
     if MENDING not in _names(only):
-        return None
-    settings = get(MENDING).ladder(model, context)
-    return Step(technique=MENDING, settings=settings[0]) if settings else None
+        return ()
+    return tuple(Step(technique=MENDING, settings=settings) for settings in get(MENDING).ladder(model, context))
 
 
 def _names(only: Sequence[str] | None) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class Context:
         seed: every random choice starts here.
         train: rows to learn from; none: no technique may train.
         selection: rows that tell when to stop learning; never the report part.
-        parent: the model that the recipe started from, as a teacher; ``make`` fills it in.
+        parent: the teacher: the model that the recipe started from, which ``make`` fills in; or the model whose student that one is.
         latency: measured times of single layers on the runtime that will serve; none: techniques fall back on FLOP and say so.
     """
 

@@ -47,7 +47,7 @@ def make(model: Model, recipe: Sequence[Step], context: Context) -> Made:
 
 @lru_cache(maxsize=8)  # one object for each model, so that techniques may remember what they computed for it
 def _with_parent(model: Model, context: Context) -> Context:
-    return replace(context, parent=model)
+    return replace(context, parent=model) if context.parent is None else context
 
 
 @dataclass(frozen=True)
@@ -85,16 +85,14 @@ def check_order(recipe: Sequence[Step]) -> None:
     """Nothing, when the steps may follow each other.
 
     Raises:
-        ConfigError: a technique is unknown, comes twice, comes too late, or excludes another; or one that mends has nothing to mend.
+        ConfigError: a technique is unknown, comes twice, comes too late, or excludes another; or mending follows mending.
     """
     fixed: list[tuple[int, Step]] = []
     for place, step in enumerate(recipe):
         order = get(step.technique).ORDER
         if order is not None:
             fixed.append((order, step))
-        elif place == 0 or get(recipe[place - 1].technique).HARSHNESS == 0:
-            raise ConfigError(f"recipe: {step.technique} must follow a step that costs quality; put it after one, or leave it out")
-        elif get(recipe[place - 1].technique).ORDER is None:
+        elif place and get(recipe[place - 1].technique).ORDER is None:
             raise ConfigError(f"recipe: {step.technique} must not follow {recipe[place - 1].technique}; remove one")
     for (left, earlier), (right, later) in pairwise(fixed):
         if earlier.technique == later.technique:

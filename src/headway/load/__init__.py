@@ -6,13 +6,14 @@ so keeps it reusable (the lesson of MLPerf LoadGen's README). Latency is counted
 
 from headway.load.arriving import arrival_times, arrivals
 from headway.load.connection import Answer
-from headway.load.find import Bracket, find_capacity
+from headway.load.find import OPEN_STEP, Bracket, find_capacity
 from headway.load.generator import Completion, RawLoad, run_open_loop
 from headway.load.http import run_http
 from headway.load.payload import infer_payload, parse_infer_response
 from headway.load.summary import summarise
 
 __all__ = [
+    "OPEN_STEP",
     "Answer",
     "Bracket",
     "Completion",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from headway.records import LoadPoint
 
-STEP = 1.5
-"""Factor between rates while the bracket is open; it is squared from the second step on."""
+OPEN_STEP = 1.5
+"""Factor between rates while the bracket is open, when nothing better is known."""
 RESOLUTION = 1.06
 """The search ends when the two ends of the bracket are within this factor."""
 LOWEST_PER_S = 1.0
@@ -52,7 +52,13 @@ def held(point: LoadPoint, percentile: float) -> bool:
 
 
 def find_capacity(
-    trial: Callable[[float], LoadPoint], *, start_per_s: float, trials: int, percentile: float = 0.99, high_per_s: float = math.inf
+    trial: Callable[[float], LoadPoint],
+    *,
+    start_per_s: float,
+    trials: int,
+    percentile: float = 0.99,
+    high_per_s: float = math.inf,
+    step: float = OPEN_STEP,
 ) -> Bracket:
     """Bracket the highest rate that holds, with about ``trials`` trials; up to three times as many while nothing has held yet.
 
@@ -63,6 +69,7 @@ def find_capacity(
         trial: runs the load at a rate [1/s] and gives its point.
         start_per_s: first guess [1/s].
         high_per_s: no rate above this is tried [1/s].
+        step: factor between rates while the bracket is open, squared from the second step on; a small one where the answer is nearly known.
     """
     points: list[LoadPoint] = []
 
@@ -83,7 +90,7 @@ def find_capacity(
             low = rate
         else:
             high, generator_bound = rate, points[-1].verdict == "generator-bound"
-        following = _following(low, high, points, high_per_s)
+        following = _following(low, high, points, high_per_s, step)
         if following is None:
             break
         rate = following
@@ -91,15 +98,15 @@ def find_capacity(
     return Bracket(low, low if open_above else high, open_above, tuple(points), generator_bound)
 
 
-def _following(low: float, high: float, points: list[LoadPoint], high_per_s: float) -> float | None:
+def _following(low: float, high: float, points: list[LoadPoint], high_per_s: float, step: float) -> float | None:
     """The next rate to try; none when the bracket is narrow, or leaves nothing to try [1/s]."""
     if math.isinf(high):
-        return None if low >= high_per_s else min(high_per_s, low * (STEP if len(points) == 1 else STEP**2))
+        return None if low >= high_per_s else min(high_per_s, low * (step if len(points) == 1 else step**2))
     if low > 0:
         return None if high <= low * RESOLUTION else math.sqrt(low * high)
     if high <= LOWEST_PER_S:
         return None
-    step_down = high / (STEP if len(points) <= 2 else STEP**2)
+    step_down = high / (step if len(points) <= 2 else step**2)
     drowned = points[-1].miss_fraction > STALL_SHARE
     guess = min(step_down, BELOW_MU * points[-1].achieved_rate_per_s) if drowned else step_down
     return max(LOWEST_PER_S, high / FAR, guess)

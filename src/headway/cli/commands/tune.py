@@ -26,7 +26,10 @@ def command(
     slo: Annotated[str, typer.Option(metavar="TEXT", help="The objective, such as 'p99<=20ms, rate>=200/s, drop<=1%'.")] = "",
     out: Annotated[str, typer.Option(metavar="RUN", help="Run folder; runs/NAME by default.")] = "",
     budget: Annotated[str, typer.Option(help="Bound on the whole run, such as 10m.")] = "",
-    train: Annotated[str, typer.Option(help="Samples for training.")] = "",
+    train: Annotated[
+        str, typer.Option(help="Samples to learn from, other rows than --data; lost quality is then won back by training.")
+    ] = "",
+    student: Annotated[list[str] | None, typer.Option(metavar="MODEL", help="A smaller model that learns from MODEL and competes.")] = None,
     techniques: Annotated[list[str] | None, typer.Option(help="Techniques to consider; give it again for several.")] = None,
     runtimes: Annotated[list[str] | None, typer.Option(help="Runtimes to consider; give it again for several.")] = None,
     metric: Annotated[str, typer.Option(help="Quality metric by name, or python:module:callable.")] = "",
@@ -38,7 +41,7 @@ def command(
 ) -> None:
     """Find, prove and package the deployment that meets an objective."""
     options = {
-        "models": tuple(models or ()), "data": data, "slo": slo, "out": out, "budget": budget, "train": train, "techniques": tuple(techniques or ()),
+        "models": tuple(models or ()), "data": data, "slo": slo, "out": out, "budget": budget, "train": train, "students": tuple(student or ()), "techniques": tuple(techniques or ()),
         "runtimes": tuple(runtimes or ()), "metric": metric, "seed": seed, "track": tuple(track or ()), "compare": compare,
     }  # fmt: skip
     config = configured(options, model_folder(models or []))

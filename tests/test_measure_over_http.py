@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from headway.measure import over_http
@@ -37,6 +40,13 @@ print(json.dumps({"port": 1}), flush=True)
 for number in range(20000):
     print("a line of talk", number, file=sys.stderr, flush=False)
 time.sleep(60)
+"""
+STARTER = """
+import time
+from headway.measure.over_http import served
+with served(["quiet"]) as server:
+    print(server.process.pid, flush=True)
+    time.sleep(600)
 """
 
 
@@ -94,3 +104,12 @@ def test_load_over_a_real_socket(module: Path) -> None:
     assert point.completed == point.sent > 0 and point.failed == 0
     assert from_json(to_json(point), LoadPoint) == point
     assert lost.failed == lost.sent > 0, "answers 500 are failures"
+
+
+def test_a_server_ends_with_a_process_that_is_killed(module: Path) -> None:
+    (module / "quiet.py").write_text("import json, time\nprint(json.dumps({'port': 1}), flush=True)\ntime.sleep(600)\n")
+    with subprocess.Popen([sys.executable, "-c", STARTER], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        server = psutil.Process(int(starter.stdout.readline()))
+        starter.kill()
+    assert psutil.wait_procs([server], timeout=30)[1] == []

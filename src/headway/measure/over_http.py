@@ -42,7 +42,7 @@ class Server:
 
 @contextlib.contextmanager
 def served(arguments: Sequence[str]) -> Iterator[Server]:
-    """A server started as ``python -m ARGUMENTS``; stopped with SIGTERM at the end of the block.
+    """A server started as ``python -m ARGUMENTS``; stopped with SIGTERM at the end of the block, or when this process ends.
 
     The server must print one JSON line with its ``port`` when it is ready.
 
@@ -51,7 +51,7 @@ def served(arguments: Sequence[str]) -> Iterator[Server]:
     """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "ORT_DISABLE_TELEMETRY": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", *arguments],
+        [sys.executable, "-m", "headway.measure.leashed", str(os.getpid()), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from headway.api import composing
-from headway.api.composing import Recipe, Tried, compose, mend
+from headway.api.composing import Recipe, Tried, compose, explore
 from headway.records import Step, Variant
 
 TECHNIQUES = {
@@ -53,30 +53,39 @@ class Attempts:
         return tried(recipe, recipe in self.saved)
 
 
-def test_failed_rungs_are_trained_until_training_saves_no_more() -> None:
-    rungs = [tried((FOLD, prune(keep)), False) for keep in (0.75, 0.5, 0.35, 0.25)]
-    attempts = Attempts((FOLD, prune(0.75), RECOVER))
-    mended = mend(rungs, RECOVER, attempts)
-    assert attempts.seen == [(FOLD, prune(0.75), RECOVER), (FOLD, prune(0.5), RECOVER)]
-    assert [one.alive for one in mended] == [1, 0]
+def test_a_ladder_is_climbed_with_training_until_training_saves_no_more() -> None:
+    rungs = [(FOLD, prune(keep)) for keep in (0.75, 0.5, 0.35, 0.25)]
+    attempts = Attempts(rungs[0], (*rungs[1], RECOVER))
+    explore(rungs, RECOVER, attempts)
+    assert attempts.seen == [rungs[0], rungs[1], (*rungs[1], RECOVER), rungs[2], (*rungs[2], RECOVER)]
 
 
-def test_a_rung_that_lives_needs_no_training() -> None:
+def test_without_training_a_ladder_ends_at_the_first_rung_that_breaks() -> None:
+    rungs = [(FOLD, prune(keep)) for keep in (0.75, 0.5, 0.35)]
+    attempts = Attempts(rungs[0])
+    explore(rungs, None, attempts)
+    assert attempts.seen == rungs[:2]
+
+
+def test_every_narrowing_is_tried_and_the_nearest_trained_only_when_none_lives() -> None:
+    rungs = [(FOLD, narrow("a")), (FOLD, narrow("b"))]
+    attempts = Attempts(rungs[1])
+    explore(rungs, RECOVER, attempts)
+    assert attempts.seen == rungs
     attempts = Attempts()
-    mend([tried((FOLD, prune(0.75)), True), tried((FOLD, narrow("a")), True), tried((FOLD, narrow("b")), False)], RECOVER, attempts)
-    assert attempts.seen == []
-
-
-def test_of_narrowings_that_all_fail_the_nearest_is_trained() -> None:
-    attempts = Attempts()
-    mend([tried((FOLD, narrow("a")), False, 0.8), tried((FOLD, narrow("b")), False, 0.95)], RECOVER, attempts)
-    assert attempts.seen == [(FOLD, narrow("b"), RECOVER)]
+    explore(rungs, RECOVER, attempts)
+    assert attempts.seen == [*rungs, (*rungs[0], RECOVER)]
 
 
 def test_what_a_technique_refused_is_not_trained() -> None:
-    attempts = Attempts()
-    mend([Tried((FOLD, prune(0.5)), None, 0, 0.0)], RECOVER, attempts)
-    assert attempts.seen == []
+    seen: list[Recipe] = []
+
+    def refused(recipe: Recipe) -> Tried:
+        seen.append(recipe)
+        return Tried(recipe, None, 0, 0.0)
+
+    explore([(FOLD, prune(0.75)), (FOLD, prune(0.5)), (FOLD, narrow("a"))], RECOVER, refused)
+    assert seen == [(FOLD, prune(0.75)), (FOLD, narrow("a"))]
 
 
 def test_the_smallest_survivor_is_narrowed_in_every_way_that_survived() -> None:
@@ -114,9 +123,9 @@ def test_without_training_a_composition_that_fails_is_left() -> None:
     assert attempts.seen == [(FOLD, prune(0.5), narrow("a"))]
 
 
-def test_pairs_of_steps_are_no_rungs_of_a_technique() -> None:
-    attempts = Attempts()
+def test_pairs_of_steps_are_tried_and_never_trained_or_composed() -> None:
     pair = (FOLD, narrow("a"), Step(technique="precision"))
-    mend([tried(pair, False)], RECOVER, attempts)
-    compose([tried((FOLD, prune(0.5)), True), tried(pair, True)], RECOVER, attempts)
-    assert attempts.seen == []
+    attempts = Attempts()
+    found = explore([pair], RECOVER, attempts)
+    compose([tried((FOLD, prune(0.5)), True), *found], RECOVER, attempts)
+    assert attempts.seen == [pair]

@@ -11,9 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from headway.compress.calibration import METHODS, StreamingHistogram, collect, entropy, mean_squared_error, min_max, percentile
+from headway.compress.calibration import (
+    METHODS,
+    StreamingHistogram,
+    channel_means,
+    channel_peaks,
+    collect,
+    entropy,
+    mean_squared_error,
+    min_max,
+    percentile,
+    products,
+)
 from headway.records import DataError, Unsupported
-from headway.testing.small_graphs import cnn, samples
+from headway.testing.small_graphs import cnn, mlp, samples
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 
@@ -135,18 +146,29 @@ def test_a_missing_input_is_named() -> None:
         collect(cnn(), ["v0"], {"z": np.zeros((4, 3, 8, 8), np.float32)}, rows=4)
 
 
+def test_products_means_and_peaks_are_those_of_all_samples_at_once() -> None:
+    proto, feeds = mlp(), samples(mlp(), 41)
+    x = feeds["x"].astype(np.float64)
+    assert np.allclose(products(proto, ["x"], feeds, 41)["x"], x.T @ x, rtol=1e-4, atol=1e-3)
+    assert np.allclose(channel_means(proto, {"x": 1}, feeds, 41)["x"], x.mean(axis=0), atol=1e-6)
+    assert np.array_equal(channel_peaks(proto, ["x"], feeds, 41)["x"], np.abs(feeds["x"]).max(axis=0))
+
+
 _PEAK = """
 import resource, sys
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
-from headway.compress.calibration import collect
+from headway.compress.calibration import channel_means, collect, products
 weight = numpy_helper.from_array(np.random.default_rng(0).normal(0, 1, (64, 1, 3, 3)).astype(np.float32), "w")
 nodes = [helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4), helper.make_node("Relu", ["c"], ["y"])]
 values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", d, 32, 32]) for n, d in (("x", 1), ("y", 64))]
 model = helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:], [weight]), ir_version=8,
                           opset_imports=[helper.make_opsetid("", 17)])
 rows = int(sys.argv[1])
-collect(model, ["x", "c", "y"], {"x": np.random.default_rng(0).normal(0, 1, (rows, 1, 32, 32)).astype(np.float32)}, rows)
+samples = {"x": np.random.default_rng(0).normal(0, 1, (rows, 1, 32, 32)).astype(np.float32)}
+collect(model, ["x", "c", "y"], samples, rows)
+products(model, ["y"], samples, rows)
+channel_means(model, {"c": 1}, samples, rows)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -463,6 +463,16 @@ def test_questions_hold_the_answer_in_a_shuffled_column() -> None:
     assert ((asked["items"] >= 3).sum(axis=1) == 99).all()
 
 
+def test_lessons_are_learned_films_among_films_that_are_not() -> None:
+    films = recommend.load(ratings(users=40))
+    lessons = recommend.lessons(films, 0)
+    assert lessons["items"].shape == (40 * recommend.LESSONS, recommend.CANDIDATES)
+    for user, items, label in zip(lessons["user"], lessons["items"], lessons["label"], strict=True):
+        assert films.learned[user, items[label]]
+        assert films.learned[user, items].sum() == 1
+        assert len(set(items.tolist())) == recommend.CANDIDATES
+
+
 def test_ties_count_against_the_answer() -> None:
     scores = np.array([[1.0, 1.0, 0.0], [3.0, 2.0, 1.0]])
     assert recommend.rank_of(scores, np.array([0, 0])).tolist() == [1, 0]

@@ -16,10 +16,13 @@ BOUNDS = st.fixed_dictionaries(
         "rate_per_s": st.floats(0.01, 1e6),
         "drop": st.floats(0, 0.99),
         "group_drop": st.floats(0, 0.99),
+        "ece": st.floats(0, 0.99),
+        "shift_drop": st.floats(0, 0.99),
+        "attack_drop": st.floats(0, 0.99),
         "memory_bytes": st.integers(1, 10**12),
         "arrivals": st.sampled_from(["poisson", "constant", "bursty"]),
     },
-).filter(lambda fields: fields.keys() & {"latency_s", "rate_per_s", "drop", "group_drop", "memory_bytes"})
+).filter(lambda fields: fields.keys() - {"percentile", "arrivals"})
 
 
 @given(BOUNDS)
@@ -30,7 +33,7 @@ def test_an_objective_survives_its_text_form(fields: dict[str, object]) -> None:
     read = parse_objective(str(objective))
     assert str(read) == str(objective)
     assert (read.memory_bytes, read.arrivals, read.percentile) == (objective.memory_bytes, objective.arrivals, objective.percentile)
-    for name in ("latency_s", "rate_per_s", "drop", "group_drop"):
+    for name in ("latency_s", "rate_per_s", "drop", "group_drop", "ece", "shift_drop", "attack_drop"):
         assert getattr(read, name) == (None if getattr(objective, name) is None else pytest.approx(getattr(objective, name), rel=1e-9))
 
 
@@ -43,6 +46,7 @@ def test_an_objective_survives_its_text_form(fields: dict[str, object]) -> None:
         ("drop<=0.01", Objective(drop=0.01)),
         ("drop<=0%, rate>200", Objective(drop=0.0, rate_per_s=200.0)),
         ("group_drop<=3pt, memory<=500MB", Objective(group_drop=0.03, memory_bytes=500_000_000)),
+        ("ece<=2%, shift_drop<5pp, attack_drop<=0.1", Objective(ece=0.02, shift_drop=0.05, attack_drop=0.1)),
         ("memory<=1GiB", Objective(memory_bytes=2**30)),
         ("memory<=1.1kB", Objective(memory_bytes=1100)),
         ("rate>=5/s, arrivals=bursty", Objective(rate_per_s=5.0, arrivals="bursty")),
@@ -86,6 +90,11 @@ def test_what_a_text_means(text: str, expected: Objective) -> None:
         ("drop<=1ms", "percent points"),
         ("drop>=1%", "'<='"),
         ("group_drop<=3", "below 100%"),
+        ("ece<=3", "below 100%"),
+        ("ece>=1%", "'<='"),
+        ("shift_drop<=1ms", "percent points"),
+        ("attack_drop<=-1%", "number with a unit"),
+        ("ece<=1%, ece<=2%", "twice"),
         ("arrivals<=poisson, rate>=1/s", "arrivals=poisson"),
         ("p99<=20ms, p95<=10ms", "twice"),
         ("rate>=1/s, rate>=2/s", "twice"),
@@ -93,6 +102,8 @@ def test_what_a_text_means(text: str, expected: Objective) -> None:
         ("p0<=20ms", "between p0 and p100"),
         ("rte>=200/s", "did you mean 'rate'"),
         ("dorp<=1%", "did you mean 'drop'"),
+        ("shiftdrop<=1%", "did you mean 'shift_drop'"),
+        ("atack_drop<=1%", "did you mean 'attack_drop'"),
         ("memmory<=1GB", "did you mean 'memory'"),
         ("accuracy>=0.9", "known are"),
     ],
@@ -102,6 +113,17 @@ def test_every_slip_is_told(text: str, told: str) -> None:
         parse_objective(text)
     assert told in str(caught.value)
     assert str(caught.value).startswith("objective: ")
+
+
+@given(BOUNDS)
+def test_reading_and_writing_again_changes_nothing(fields: dict[str, object]) -> None:
+    text = str(Objective(**fields))  # type: ignore[arg-type]
+    assert str(parse_objective(text)) == text
+
+
+def test_guards_asked_for() -> None:
+    assert parse_objective("drop<=1%").guards == ()
+    assert parse_objective("attack_drop<=1%, ece<=1%, group_drop<=1%").guards == ("ece", "attack_drop")
 
 
 @given(st.text(max_size=40))

@@ -40,22 +40,41 @@ class Tried:
 Attempt = Callable[[Recipe], Tried]
 
 
-def mend(tried: Sequence[Tried], step: Step, attempt: Attempt) -> list[Tried]:
-    """Single steps that broke the quality bound, trained.
+def explore(singles: Sequence[Recipe], step: Step | None, attempt: Attempt) -> list[Tried]:
+    """Every single step worth trying, mended by ``step`` where that is needed and can be.
 
-    Of a reducing technique every rung from mild to harsh, until training no longer saves one; of a narrowing one the rung nearest to
-    the parent, and only when no rung of it is alive.
+    Of a reducing technique the rungs from mild to harsh, each trained when it breaks the quality bound, up to the first that stays
+    broken. Of a narrowing one every rung (they differ in kind, not only in strength), and when none is alive the one nearest to the parent, trained.
     """
-    mended: list[Tried] = []
-    for technique, rungs in _by_technique(tried).items():
-        failed = [rung for rung in rungs if rung.variant is not None and not rung.alive]
-        if not _reduces(technique):
-            failed = [max(failed, key=lambda rung: rung.agreement)] if failed and len(failed) == len(rungs) else []
-        for rung in failed:
-            mended.append(attempt((*rung.recipe, step)))
-            if not mended[-1].alive:
-                break
-    return mended
+    ladders: dict[str, list[Recipe]] = {}
+    for recipe in singles:
+        own = [one.technique for one in recipe if get(one.technique).HARSHNESS > 0]
+        ladders.setdefault("+".join(own), []).append(recipe)
+    tried: list[Tried] = []
+    for name, rungs in ladders.items():
+        tried += (
+            _climb(rungs, step, attempt) if "+" not in name and _reduces(name) else _all(rungs, step if "+" not in name else None, attempt)
+        )
+    return tried
+
+
+def _climb(rungs: Sequence[Recipe], step: Step | None, attempt: Attempt) -> list[Tried]:
+    tried: list[Tried] = []
+    for recipe in rungs:
+        tried.append(attempt(recipe))
+        if step is not None and tried[-1].variant is not None and not tried[-1].alive:
+            tried.append(attempt((*recipe, step)))
+        if not tried[-1].alive:
+            break
+    return tried
+
+
+def _all(rungs: Sequence[Recipe], step: Step | None, attempt: Attempt) -> list[Tried]:
+    tried = [attempt(recipe) for recipe in rungs]
+    made = [one for one in tried if one.variant is not None]
+    if step is not None and made and not any(one.alive for one in made):
+        tried.append(attempt((*max(made, key=lambda one: one.agreement).recipe, step)))
+    return tried
 
 
 def compose(tried: Sequence[Tried], step: Step | None, attempt: Attempt) -> list[Tried]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headway.api.composing import Attempt, Tried, compose, mend, narrows
+from headway.api.composing import Attempt, Tried, compose, explore, narrows
 from headway.api.curves import curve_of
+from headway.api.layer_times import with_layer_times
 from headway.api.prepare import Prepared, Source
 from headway.api.run import Run
 from headway.api.variants import Scored, Scorer, all_recipes, consider, make_variant
@@ -34,7 +35,8 @@ def compress(run: Run, prepared: Prepared) -> tuple[Variant, list[Scored]]:
     kept = _export_routes(run, prepared, alive) | {source.name for source in prepared.sources if source.teacher is not None}
     alive = [scored for scored in alive if scored.variant.source in kept]
     for source in (source for source in prepared.sources if source.name in kept):
-        alive += _explore(run, prepared, scorer, source)
+        rivals = [scored for scored in alive if scored.variant.source == source.name]
+        alive += _explore(run, with_layer_times(run, prepared, source, rivals), scorer, source)
     return scorer.parent, alive
 
 
@@ -63,10 +65,8 @@ def _explore(run: Run, prepared: Prepared, scorer: Scorer, source: Source) -> li
         if lessons:
             _teach(everything, lessons[-1], attempt)
         return alive
-    tried = [attempt(recipe) for recipe in singles]
     step = lessons[0] if lessons else None
-    if step is not None:
-        tried += mend(tried, step, attempt)
+    tried = explore(singles, step, attempt)
     compose(tried, step, attempt)
     return alive
 

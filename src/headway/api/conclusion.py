@@ -10,6 +10,7 @@ from headway.api.contest import MODEL, naive_candidate
 from headway.api.prepare import Prepared
 from headway.api.run import Run
 from headway.api.variants import Scorer
+from headway.api.vetting import Vetting
 from headway.deploy import Entry, package
 from headway.records import Candidate, Choice, Comparison, Failure, Rejection, RunFinished, StageTime, Summary, Variant
 from headway.report.page import render
@@ -58,13 +59,16 @@ def stage_times(run: Run) -> tuple[StageTime, ...]:
 def _confirmed(run: Run, prepared: Prepared, parent: Variant, variants: Mapping[str, Variant]) -> Choice:
     """The first choice that still stands once its quality is known on the report part."""
     scorer = Scorer(run, prepared, "report", prepared.parts.report, parent)
+    vetting = Vetting(run, prepared, parent, "report", prepared.parts.report)
     while True:
         evidence = gather(run.journal, run.objective.percentile, "http")
         choice = choose(evidence, run.objective)
         mine = next((e for e in evidence if e.candidate == choice.candidate), None)
         if mine is None or mine.confirmed is not None:
             return choice
-        scorer.score(variants[mine.candidate.variant], mine.candidate.plan.runtime, race=False)
+        variant, runtime = variants[mine.candidate.variant], mine.candidate.plan.runtime
+        scorer.score(variant, runtime, race=False)
+        vetting.broken(variant, runtime)
 
 
 def _package(

@@ -54,11 +54,11 @@ def hold_contest(run: Run, prepared: Prepared, entrants: Sequence[Entrant], vari
     effort = _affordable(run, len(entrants))
     for number in range(effort.rounds + 1, ROUNDS + 1):
         run.leave_out("rounds over HTTP", f"round {number}")
-    most = MOST_ROUNDS if effort.rounds == ROUNDS and run.config.budget_s is None else effort.rounds
+    most = MOST_ROUNDS if effort.rounds == ROUNDS else effort.rounds
     with contextlib.ExitStack() as stack:
         running = _start(run, prepared, entrants, variants, stack)
         for number in range(1, most + 1):
-            if number > effort.rounds and _steady(run, list(running)):
+            if number > effort.rounds and (_steady(run, list(running)) or not _room(run, len(running))):
                 break
             for entrant, load in running.items():
                 run.progress.step(f"round {number}: {entrant.role} {entrant.candidate}")
@@ -72,6 +72,12 @@ def hold_contest(run: Run, prepared: Prepared, entrants: Sequence[Entrant], vari
             for entrant, load in running.items():
                 if rate_per_s > 0:
                     load_run(run, _subject(entrant, number), load.load, rate_per_s, effort.at_rate_s, run.config.seed + number, "at-rate")
+
+
+def _room(run: Run, entrants: int) -> bool:
+    """Whether the budget has room for one more round."""
+    needed = entrants * (LATER_TRIALS * TRIAL_S + AT_RATE_S)
+    return run.left_s("contest", needed) >= needed
 
 
 def _steady(run: Run, entrants: Sequence[Entrant]) -> bool:

@@ -15,7 +15,7 @@ import headway.data
 import headway.model
 from headway.api.config import TuneConfig, known_names
 from headway.api.run import Run, check_same
-from headway.compress import Context, LabelledRows, techniques
+from headway.compress import Context, LabelledRows, techniques, unasked
 from headway.data import Dataset, ImageSettings, Parts
 from headway.measure.ceilings import measure_ceilings
 from headway.measure.environment import environment, instruction_sets
@@ -107,7 +107,7 @@ def prepare(config: TuneConfig) -> Prepared:
         InputError: a model, the samples, a name or the metric is wrong.
     """
     chosen_runtimes = known_names("runtime", config.runtimes, runtimes(), hidden=("null",))
-    chosen_techniques = known_names("technique", config.techniques, techniques())
+    chosen_techniques = known_names("technique", config.techniques, techniques()) if config.techniques else unasked()
     sources, dataset, notes = load_both(config.models, config.data, config.exporters, config.images)
     if dataset is None:
         raise DataError("data: labelled samples must be given, got none; add --data")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,8 @@ from headway.api.loads import load_shortlist
 from headway.api.prepare import Prepared, begin, estimate, prepare
 from headway.api.progress import Progress, Silent
 from headway.api.run import Run, open_folder
+from headway.api.vetting import Vetting
+from headway.quality import asked, check_guards
 from headway.records import MeasurementError, Summary, Variant, parse_objective
 from headway.records.journal import FILE
 from headway.search import NAIVE, gather, nearest, order, shortlist
@@ -44,6 +47,7 @@ def tune(config: TuneConfig, *, resume: bool = False, progress: Progress | None 
     check_words(config, objective)
     progress.stage("load", 1)
     prepared = prepare(config)
+    check_guards(objective, prepared.metric, prepared.dataset)
     folder = Path(config.out or f"runs/{prepared.sources[0].model.name}")
     journal = open_folder(folder, resume=resume)
     trackers = open_trackers(config.track, folder, msgspec.to_builtins(config))
@@ -74,23 +78,30 @@ def _stages(run: Run, prepared: Prepared) -> Summary:
     short = shortlist(expected, run.objective, size=SHORTLIST, uncompressed=plain, kinds=kinds)
     with run.stage("load", "load in-process", len(short)):
         load_shortlist(run, prepared, short, {name: run.folder / variant.path for name, variant in variants.items()})
-    entrants = _entrants(run, prepared, parent, plain, kinds)
+    vetting = Vetting(run, prepared, parent, "selection", prepared.parts.selection)
+    guards = len(asked(run.objective))
+    with run.stage("guard", "shift and attack", FINALISTS * guards) if guards else contextlib.nullcontext():
+        entrants = _entrants(run, prepared, parent, plain, variants, vetting)
     with run.stage("contest", "load over HTTP", ROUNDS * len(entrants) + len(entrants)):
         hold_contest(run, prepared, entrants, variants)
     with run.stage("choose", "confirm, package, report", 3):
         return conclude(run, prepared, parent, plain, variants)
 
 
-def _entrants(run: Run, prepared: Prepared, parent: Variant, plain: Collection[str], kinds: Mapping[str, str]) -> list[Entrant]:
+def _entrants(
+    run: Run, prepared: Prepared, parent: Variant, plain: Collection[str], variants: dict[str, Variant], vetting: Vetting
+) -> list[Entrant]:
     """Who goes on to real sockets: the best, of another kind the one closest to the parent's answers (so that the
     report part does not refuse both), the best uncompressed plan, and the naive deployment."""
     evidence = gather(run.journal, run.objective.percentile, "in-process")
     ranked = [*order(evidence, run.objective), *nearest(evidence, run.objective)]
     candidates = list(dict.fromkeys(e.candidate for e in ranked))
     agreement = {e.candidate: e.quality.agreement if e.quality else 0.0 for e in evidence}
-    others = [c for c in candidates if kinds[c.variant] != kinds[candidates[0].variant] and c.variant not in plain]
+    first = next(iter(vetting.passed(variants, candidates, 1)), candidates[0])
+    others = [c for c in candidates if variants[c.variant].kind != variants[first.variant].kind and c.variant not in plain]
     others.sort(key=lambda candidate: -agreement[candidate])
-    finalists = list(dict.fromkeys([*candidates[:1], *others, *candidates]))[:FINALISTS]
+    rest = list(dict.fromkeys([*others, *(c for c in candidates if c != first)]))
+    finalists = [first, *vetting.passed(variants, rest, FINALISTS - 1)]
     guesses = {e.candidate: e.rate_per_s or UNKNOWN_SHARE * (run.objective.rate_per_s or UNKNOWN_PER_S) for e in evidence}
     entrants = [Entrant("finalist", candidate, guesses[candidate]) for candidate in finalists]
     if run.config.compare:

@@ -14,6 +14,7 @@ from headway.data import Dataset
 from headway.measure.scoring import answers
 from headway.model import cost
 from headway.quality import certainly_violates, compare
+from headway.quality.confidence import demanded
 from headway.records import Census, Failure, HeadwayError, Plan, Quality, Step, Unsupported, Variant
 from headway.runtime import census, hopeless, refuse
 
@@ -83,6 +84,8 @@ class Scorer:
         self._part = part
         self._dataset = dataset
         self._parent_outputs = answers(run.folder / parent.path, self._plan("onnx_runtime"), dataset.inputs, batch=SCORING_BATCH)
+        if run.objective.ece is not None:
+            demanded(prepared.metric, self._parent_outputs, dataset.labels)
 
     def _plan(self, runtime: str) -> Plan:
         return Plan(runtime=runtime, threads=self._prepared.cores)

@@ -16,6 +16,8 @@ from headway.records import ConfigError, MissingPackage, Step
 
 CLEANING = "fold"
 MENDING = "recover"
+ASKED_ONLY = 9
+"""Techniques of this HARSHNESS make nothing faster; they are tried only when asked for by name."""
 NARROWING_ORDER = 60
 """Techniques of a lower ORDER make the graph smaller; from here on they make its numbers narrower."""
 
@@ -23,6 +25,11 @@ NARROWING_ORDER = 60
 def techniques() -> Found:
     """The technique files: those that import, and the reason for each that does not."""
     return discover(folder)
+
+
+def unasked() -> tuple[str, ...]:
+    """Names of the techniques that are tried unless others are asked for."""
+    return tuple(name for name, module in sorted(techniques().present.items()) if as_technique(module).HARSHNESS < ASKED_ONLY)
 
 
 def get(name: str) -> Technique:
@@ -100,7 +107,7 @@ def mending(model: Model, context: Context, only: Sequence[str] | None = None) -
 
 def _names(only: Sequence[str] | None) -> tuple[str, ...]:
     if only is None:
-        return tuple(sorted(techniques().present))
+        return unasked()
     for name in only:
         get(name)
     return tuple(sorted(set(only)))

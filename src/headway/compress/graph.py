@@ -17,7 +17,7 @@ PRECISION_KEY = "headway.precision"
 INTEGER_OPERATORS = frozenset(
     {
         "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul",
-        "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QGemm", "QAttention", "DynamicQuantizeLSTM", "MatMulNBits",
+        "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QGemm", "QAttention", "DynamicQuantizeLSTM", "MatMulNBits", "GatherBlockQuantized",
     }
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from headway.compress.graph import consumers, fresh_name, initializers, producers, rename_reads, value_names
+from headway.compress.graph import consumers, fresh_name, initializers, producers, reads, rename_reads, subgraphs, value_names
 
 CONVOLUTIONS = ("Conv",)
 PRODUCTS = ("MatMul", "Gemm")
@@ -74,9 +74,12 @@ def is_transformer(graph: GraphProto) -> bool:
 def between(graph: GraphProto, chosen: Iterable[str]) -> tuple[str, ...]:
     """Names of the nodes around the chosen layers that can stay in 8 bits: all their values come from 8-bit nodes.
 
-    A node that makes an output of the graph stays float, so that the answer itself is not rounded.
+    A node that makes an output of the graph stays float, so that the answer itself is not rounded; so does one that a branch or a loop
+    reads from outside: the writer takes a Relu out and renames its readers, but not those in a subgraph.
     """
-    outputs = {value.name for value in graph.output}
+    outputs = {value.name for value in graph.output} | {
+        name for node in graph.node for inner in subgraphs(node) for name in _read_inside(inner)
+    }
     fixed = initializers(graph)
     made_by = producers(graph)
     integer = set(chosen)
@@ -89,6 +92,10 @@ def between(graph: GraphProto, chosen: Iterable[str]) -> tuple[str, ...]:
             integer.add(node.name)
             found.append(node.name)
     return tuple(found)
+
+
+def _read_inside(graph: GraphProto) -> set[str]:
+    return {name for node in graph.node for name in reads(node)} | {value.name for value in graph.output}
 
 
 def unshare(proto: ModelProto, chosen: Iterable[str]) -> ModelProto:

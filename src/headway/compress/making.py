@@ -67,7 +67,7 @@ def _carried_out(model: Model, recipe: tuple[tuple[str, tuple[tuple[str, Setting
     before = _carried_out(model, recipe[:-1], context)
     step = Step(technique=recipe[-1][0], settings=dict(recipe[-1][1]))
     technique = get(step.technique)
-    reason = technique.refuse(before.model, context)
+    reason = technique.refuse(before.model, context) if technique.ORDER is not None else None  # what mends may get its rows by a setting
     if reason:
         raise Unsupported(reason)
     started = time.perf_counter()

@@ -18,6 +18,7 @@ from headway.compress.session import answers, relative_error
 
 ROWS = 8
 MOST_RUNS = 64
+BOUND_ROWS = 32
 
 
 def output_errors(
@@ -56,3 +57,38 @@ def worst(errors: Mapping[str, float], share: float) -> frozenset[str]:
     """Names of the layers with the largest errors: ``share`` of all, rounded up; ties by name."""
     count = math.ceil(share * len(errors))
     return frozenset(sorted(errors, key=lambda name: (-errors[name], name))[:count])
+
+
+def within(
+    own: Sequence[Layer],
+    errors: Mapping[str, float],
+    reference: ModelProto,
+    samples: Mapping[str, np.ndarray],
+    quantize: Callable[[Sequence[Layer]], ModelProto],
+    bound: float,
+) -> tuple[Layer, ...]:
+    """The most layers that can be quantized with the outputs' relative L2 error within ``bound``; empty when even one is too much.
+
+    The worst go back to float first; how many is found by halving, as if the error fell with each. What is returned was measured.
+
+    Args:
+        own, errors: the layers and what each costs alone.
+        samples: 32 of them are used, evenly spread.
+        quantize: the model with only the given layers quantized.
+    """
+    some = spread(samples, BOUND_ROWS)
+    exact = answers(reference, some, BOUND_ROWS)
+    ranked = sorted(own, key=lambda layer: (-errors[layer.name], layer.name))
+
+    def left(count: int) -> tuple[Layer, ...]:
+        kept = {layer.name for layer in ranked[:count]}
+        return tuple(layer for layer in own if layer.name not in kept)
+
+    low, high = 0, len(ranked)  # with ``high`` in float the error is within the bound
+    while low < high:
+        middle = (low + high) // 2
+        if relative_error(exact, answers(quantize(left(middle)), some, BOUND_ROWS)) <= bound:
+            high = middle
+        else:
+            low = middle + 1
+    return left(high)

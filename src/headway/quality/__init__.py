@@ -7,7 +7,22 @@ arrays at once (multi-task) are out of scope.
 
 from headway.quality.compare import NOT_FINITE, Samples, certainly_violates, compare
 from headway.quality.default import default_metric
+from headway.quality.guarding import asked, check_guards, guards, measure_guard, remembering
 from headway.quality.metric import Metric
 from headway.quality.named import METRICS, metric
 
-__all__ = ["METRICS", "NOT_FINITE", "Metric", "Samples", "certainly_violates", "compare", "default_metric", "metric"]
+__all__ = [
+    "METRICS",
+    "NOT_FINITE",
+    "Metric",
+    "Samples",
+    "asked",
+    "certainly_violates",
+    "check_guards",
+    "compare",
+    "default_metric",
+    "guards",
+    "measure_guard",
+    "metric",
+    "remembering",
+]

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from headway.quality.confidence import calibration, demanded
 from headway.quality.evidence import Evidence, Terms, weigh
+from headway.quality.flips import holm_adjusted
 from headway.quality.metric import Array, Metric
 from headway.quality.pair import Pair, pair
 from headway.quality.verdict import FEWEST_ROWS, Verdict, judge
@@ -51,14 +53,14 @@ def compare(
 ) -> Quality:
     """The quality of a variant, paired with its parent on the rows of ``dataset``; the same arguments give the same record.
 
-    Groups are the data set's, else the classes of the labels (at most 100, those with at least 5 rows) for metrics of classes; each
-    interval stands alone, the verdict corrects for their number (``verdict.judge``). For F1 a class's value is the share of its rows
-    that are right. Rows whose outputs became NaN or infinite make the verdict ``violated`` and are left out of the figures; when none is
-    left the value is the worst that JSON can hold.
+    Groups are the data set's, else the classes of the labels (at most 100, those with at least 5 rows) for metrics of classes. Each
+    interval stands alone; the verdict corrects for their number (``verdict.judge_many``), and so does their ``p_loss``. For F1 a class's
+    value is the share of its rows that are right. Rows whose outputs became NaN or infinite make the verdict ``violated`` and are left out
+    of the figures; when none is left the value is the worst that JSON can hold.
 
     Raises:
-        DataError: no rows, missing or unfit labels, a parent that gives NaN, more than 1000 groups, or a bound on groups for data that
-            have neither groups nor classes.
+        DataError: no rows, missing or unfit labels, a parent that gives NaN, more than 1000 groups, a bound on groups for data that
+            have neither groups nor classes, or a bound on ``ece`` for outputs that state no confidence.
         ModelError: an output that is missing or has another shape than the parent's.
     """
     both = pair(metric, outputs, parent_outputs, dataset.labels, len(dataset))
@@ -75,7 +77,11 @@ def compare(
     if overall is None:
         raise DataError(f"metric {metric.name}: must exist on these {rows.size} rows and most resamples of them, got NaN; use more rows")
     groups = _group_evidence(both, rows, dataset, terms)
-    verdict = judge(metric, objective, overall, groups)
+    if objective is not None and objective.ece is not None:
+        demanded(metric, parent_outputs, dataset.labels)
+    stated = calibration(metric, outputs, parent_outputs, dataset.labels, rows, dataset.clusters, level=confidence)
+    verdict = judge(metric, objective, overall, groups, stated)
+    losses = holm_adjusted([found.p_above(0.0) for found in groups.values()])
     if rows.size < len(dataset):
         lost = len(dataset) - rows.size
         verdict = Verdict("violated", f"{NOT_FINITE}, got NaN or infinity in {lost} of {len(dataset)} rows; figures are of the other rows")
@@ -94,11 +100,12 @@ def compare(
         wrong_to_right=flips[1],
         agreement=float(both.same[rows].mean()),
         groups=tuple(
-            GroupQuality(group=name, n=found.n, value=found.value.value, parent_value=found.parent_value, drop=found.drop)
-            for name, found in groups.items()
+            GroupQuality(group=name, n=found.n, value=found.value.value, parent_value=found.parent_value, drop=found.drop, p_loss=p_loss)
+            for (name, found), p_loss in zip(groups.items(), losses, strict=True)
         ),
         verdict=verdict.word,
         reason=verdict.reason,
+        calibration=stated,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from headway.quality.flips import loss_above_p
 from headway.quality.pair import Pair
 from headway.records import Interval
 from headway.stats import (
@@ -18,7 +19,6 @@ from headway.stats import (
     effective_size,
     mean_above_p,
     paired_bootstrap,
-    paired_difference_p,
     paired_relative_bootstrap,
     tango,
     wilson,
@@ -35,7 +35,7 @@ class Evidence:
 
     Attributes:
         drop: loss against the parent on the same rows, positive is worse.
-        p_above: for a bound, the one-sided p-value of "the drop is at most the bound".
+        p_above: for a bound (0: any drop at all), the one-sided p-value of "the drop is at most the bound".
     """
 
     n: int
@@ -95,7 +95,7 @@ def _of_shares(pair: Pair, mine: Values, parents: Values, terms: Terms) -> Evide
         value=_record(wilson(float(mine.mean()) * own_size, own_size, terms.confidence)),
         parent_value=float(parents.mean()),
         drop=_record(drop),
-        p_above=lambda bound: paired_difference_p(worse, better, size, bound),
+        p_above=lambda bound: loss_above_p(worse, better, size, bound),
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headway.quality.evidence import Evidence
 from headway.quality.metric import Metric
-from headway.records import Objective
+from headway.records import Calibration, Interval, Objective
 from headway.stats import holm
 
 FEWEST_ROWS = 5
@@ -24,29 +24,33 @@ class Verdict:
     reason: str
 
 
-def judge(metric: Metric, objective: Objective | None, overall: Evidence, groups: Mapping[str, Evidence]) -> Verdict:
-    """The verdict on the objective's ``drop`` and ``group_drop``.
+def judge(
+    metric: Metric, objective: Objective | None, overall: Evidence, groups: Mapping[str, Evidence], calibration: Calibration | None = None
+) -> Verdict:
+    """The verdict on the objective's ``drop``, ``group_drop`` and ``ece``.
 
-    Overall: ``violated`` when the estimate of the drop is beyond the bound, ``proven`` when its whole interval is within, else ``held``.
-
-    Groups are many and small, so an estimate beyond the bound alone rejects nobody. ``violated`` when
-    (a) the drop of some group of at least 5 rows is surely beyond the bound: one-sided test, Holm's correction over all groups,
-    at the interval's confidence; or (b) the estimate is beyond the bound in a group so large that the bound means at least ten
-    net flips (rows >= 10 / bound, and at least 200). ``proven`` when every group's own interval is within the bound, else
-    ``held``; the reason names a group beyond the bound even then.
+    Overall, and for the rise of the calibration error: ``violated`` when the estimate is beyond the bound, ``proven`` when its whole
+    interval is within, else ``held``. Groups: see ``judge_many``.
     """
-    if objective is None or (objective.drop is None and objective.group_drop is None):
+    if objective is None:
         return Verdict("", "")
     parts = []
     if objective.drop is not None:
         parts.append(_overall(metric, objective.drop, overall))
     if objective.group_drop is not None:
-        parts.append(_groups(metric, objective.group_drop, groups, overall.drop.confidence))
-    for word in ("violated", "held"):
+        parts.append(judge_many(metric, objective.group_drop, groups, overall.drop.confidence, "group"))
+    if objective.ece is not None and calibration is not None:
+        parts.append(_calibration(objective.ece, calibration))
+    return together(parts)
+
+
+def together(parts: Sequence[Verdict]) -> Verdict:
+    """The worst of several verdicts, with the reasons of all that are as bad."""
+    for word in ("violated", "held", "proven"):
         reasons = [part.reason for part in parts if part.word == word]
         if reasons:
             return Verdict(word, "; ".join(reasons))
-    return Verdict("proven", "; ".join(part.reason for part in parts))
+    return Verdict("", "")
 
 
 def _overall(metric: Metric, bound: float, evidence: Evidence) -> Verdict:
@@ -55,35 +59,66 @@ def _overall(metric: Metric, bound: float, evidence: Evidence) -> Verdict:
         f"{metric.name} {moved(metric, drop.value)} on {evidence.n} rows "
         f"({drop.confidence:.0%} interval {drop.low * 100:.3g} to {amount(metric, drop.high)})"
     )
-    if drop.value > bound + _SLACK:
-        return Verdict("violated", f"{found}, beyond the {amount(metric, bound)} allowed")
-    if drop.high <= bound + _SLACK:
-        return Verdict("proven", f"{found}, surely within the {amount(metric, bound)} allowed")
-    return Verdict("held", f"{found}, within the {amount(metric, bound)} allowed, but more rows would be needed to prove it")
+    return _by_estimate(found, drop, bound, amount(metric, bound))
 
 
-def _groups(metric: Metric, bound: float, groups: Mapping[str, Evidence], confidence: float) -> Verdict:
-    tested = {name: evidence for name, evidence in groups.items() if evidence.n >= FEWEST_ROWS}
+def _calibration(bound: float, calibration: Calibration) -> Verdict:
+    rise = calibration.rise
+    way = "rose" if rise.value > 0 else "fell"
+    found = (
+        f"the calibration error {way} from {calibration.parent_value * 100:.3g} to {points(calibration.value)} on {calibration.n} rows "
+        f"({rise.confidence:.0%} interval of the rise {rise.low * 100:.3g} to {points(rise.high)})"
+    )
+    return _by_estimate(found, rise, bound, points(bound))
+
+
+def _by_estimate(found: str, moved_by: Interval, bound: float, allowed: str) -> Verdict:
+    if moved_by.value > bound + _SLACK:
+        return Verdict("violated", f"{found}, beyond the {allowed} allowed")
+    if moved_by.high <= bound + _SLACK:
+        return Verdict("proven", f"{found}, surely within the {allowed} allowed")
+    return Verdict("held", f"{found}, within the {allowed} allowed, but more rows would be needed to prove it")
+
+
+def judge_many(metric: Metric, bound: float, parts: Mapping[str, Evidence], confidence: float, noun: str) -> Verdict:
+    """The verdict on one bound for many parts of the rows (groups), or for many versions of them (corruptions).
+
+    Many comparisons find something by chance, and small groups have large estimates, so an estimate beyond the bound alone rejects
+    nobody. ``violated`` when in some part of at least 5 rows, with Holm's correction over all parts at the intervals' confidence,
+
+    (a) the drop is surely beyond the bound; or
+    (b) the estimate is beyond the bound, the part is so large that the bound means at least ten net flips (rows >= 10 / bound, and at
+        least 200), and there surely is a drop at all.
+
+    So a variant that harms no part is called ``violated`` at most as often as the confidence leaves (5%), however many parts there are, and so
+    is one that keeps the bound in parts too small for (b); in large parts the estimate decides, as it does overall. ``proven`` when every part's
+    own interval is within the bound: all of them must be, so this needs no correction (intersection-union test, Berger 1982). Else
+    ``held``; the reason names a part beyond the bound even then.
+    """
+    tested = {name: evidence for name, evidence in parts.items() if evidence.n >= FEWEST_ROWS}
     if not tested:
-        return Verdict("held", f"no group has the {FEWEST_ROWS} rows that a bound on groups needs")
-    rejected = holm([evidence.p_above(bound) for evidence in tested.values()], 1 - confidence)
+        return Verdict("held", f"no {noun} has the {FEWEST_ROWS} rows that a bound on {noun}s needs")
+    beyond = holm([evidence.p_above(bound) for evidence in tested.values()], 1 - confidence)
+    lost = holm([evidence.p_above(0.0) for evidence in tested.values()], 1 - confidence)
     trusted = max(TRUSTED_ROWS, TRUSTED_FLIPS / bound if bound > 0 else float("inf"))
     failed = [
         name
-        for (name, evidence), sure in zip(tested.items(), rejected, strict=True)
-        if evidence.drop.value > bound + _SLACK and (sure or evidence.n >= trusted)
+        for (name, evidence), surely, somewhat in zip(tested.items(), beyond, lost, strict=True)
+        if evidence.drop.value > bound + _SLACK and (surely or (somewhat and evidence.n >= trusted))
     ]
     worst = max(failed or tested, key=lambda name: tested[name].drop.value)
-    evidence = tested[worst]
-    found = f"in group {worst!r} {metric.name} {moved(metric, evidence.drop.value)} on {evidence.n} rows"
+    evidence, allowed = tested[worst], amount(metric, bound)
+    found = f"in group {worst!r}" if noun == "group" else f"under {worst}"
+    found = f"{found} {metric.name} {moved(metric, evidence.drop.value)} on {evidence.n} rows"
     if failed:
         more = f" (and beyond it in {len(failed) - 1} more)" if len(failed) > 1 else ""
-        return Verdict("violated", f"{found}, beyond the {amount(metric, bound)} allowed{more}")
+        return Verdict("violated", f"{found}, beyond the {allowed} allowed{more}")
     if evidence.drop.value > bound + _SLACK:
-        return Verdict("held", f"{found}, beyond the {amount(metric, bound)} allowed but within the noise of {len(tested)} small groups")
-    if all(evidence.drop.high <= bound + _SLACK for evidence in groups.values()):
-        return Verdict("proven", f"every group is surely within the {amount(metric, bound)} allowed")
-    return Verdict("held", f"every group is within the {amount(metric, bound)} allowed, but more rows would be needed to prove it")
+        noise = f"the noise of {len(tested)} small groups" if noun == "group" else f"the noise of so few rows and {len(tested)} {noun}s"
+        return Verdict("held", f"{found}, beyond the {allowed} allowed but within {noise}")
+    if all(evidence.drop.high <= bound + _SLACK for evidence in parts.values()):
+        return Verdict("proven", f"every {noun} is surely within the {allowed} allowed")
+    return Verdict("held", f"every {noun} is within the {allowed} allowed, but more rows would be needed to prove it")
 
 
 def moved(metric: Metric, drop: float) -> str:
@@ -95,5 +130,10 @@ def moved(metric: Metric, drop: float) -> str:
 
 def amount(metric: Metric, drop: float) -> str:
     """A drop as people read it: percent of the parent's value for relative metrics, else points (hundredths)."""
-    number = f"{drop * 100:.3g}"
-    return f"{number}%" if metric.relative else f"{number} point{'' if number == '1' else 's'}"
+    return f"{drop * 100:.3g}%" if metric.relative else points(drop)
+
+
+def points(share: float) -> str:
+    """A share in hundredths: ``1 point``, ``2.5 points``."""
+    number = f"{share * 100:.3g}"
+    return f"{number} point{'' if number == '1' else 's'}"

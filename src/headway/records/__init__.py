@@ -21,10 +21,12 @@ from headway.records.journal import Journal, Line, read_journal
 from headway.records.latency import LatencyTable, LayerTime
 from headway.records.measured import (
     BatchTiming,
+    Calibration,
     Capacity,
     Environment,
     Failure,
     GroupQuality,
+    GuardResult,
     Interval,
     LoadPoint,
     LoadRun,
@@ -52,9 +54,9 @@ from headway.records.outcome import (
 )
 
 __all__ = [
-    "BatchTiming", "Bundle", "BundleError", "BundledVariant", "Candidate", "Capacity", "Ceilings", "Census", "Choice",
+    "BatchTiming", "Bundle", "BundleError", "BundledVariant", "Calibration", "Candidate", "Capacity", "Ceilings", "Census", "Choice",
     "Comparison", "ConfigError", "Cost", "DataError", "DataSummary", "Effect", "Environment", "Failure", "Frontier",
-    "FrontierPoint", "GroupQuality", "HeadwayError", "InputError", "Interval", "Journal", "LatencyTable", "LayerTime", "Line", "LoadPoint", "LoadRun",
+    "FrontierPoint", "GroupQuality", "GuardResult", "HeadwayError", "InputError", "Interval", "Journal", "LatencyTable", "LayerTime", "Line", "LoadPoint", "LoadRun",
     "MeasurementError", "MissingPackage", "ModelError", "Objective", "ObjectiveError", "ObjectiveNotMet", "OperatorCost",
     "Percentile", "Plan", "Prediction", "Quality", "Record", "RecordError", "Rejection", "RunFinished", "RunStarted",
     "ServiceCurve", "Setting", "SourceInspected", "StageTime", "Step", "Summary", "TensorSpec", "Trace", "Unsupported",

@@ -24,7 +24,9 @@ class Step(Record, frozen=True, kw_only=True):
     settings: dict[str, Setting] = msgspec.field(default_factory=dict)
 
     def __str__(self) -> str:
-        inside = ",".join(str(value) for _, value in sorted(self.settings.items()))
+        named = {True: "{}", False: "no {}"}
+        values = (named[value].format(key) if isinstance(value, bool) else str(value) for key, value in sorted(self.settings.items()))
+        inside = ",".join(values)
         return f"{self.technique}({inside})" if inside else self.technique
 
 

@@ -8,7 +8,7 @@ import statistics
 import msgspec
 
 from headway.records.base import Record
-from headway.records.candidate import Candidate, Plan
+from headway.records.candidate import Candidate, Plan, Setting
 
 
 class Interval(Record, frozen=True, kw_only=True):
@@ -156,13 +156,36 @@ class Capacity(Record, frozen=True, kw_only=True):
 
 
 class GroupQuality(Record, frozen=True, kw_only=True):
-    """Quality inside one group, and its difference from the parent on the same samples."""
+    """Quality inside one group, and its difference from the parent on the same samples.
+
+    ``p_loss`` is how likely a loss like this is where nothing was lost, corrected for the number of groups (Holm's adjusted one-sided
+    p-value); none in records of older runs.
+    """
 
     group: str
     n: int
     value: float
     parent_value: float
     drop: Interval
+    p_loss: float | None = None
+
+
+class Calibration(Record, frozen=True, kw_only=True):
+    """How far stated confidence is from the share of right answers: expected calibration error (ECE), between 0 and 1.
+
+    Attributes:
+        value, parent_value: the variant's and the parent's on the same samples, corrected for the noise of their bins.
+        rise: value less parent_value, positive is worse, with its paired interval.
+        bins: number of bins of equal mass.
+        scores: what the outputs were taken for: ``probabilities`` or ``logits``.
+    """
+
+    value: float
+    parent_value: float
+    rise: Interval
+    n: int
+    bins: int
+    scores: str
 
 
 class Quality(Record, frozen=True, kw_only=True):
@@ -176,6 +199,7 @@ class Quality(Record, frozen=True, kw_only=True):
         right_to_wrong, wrong_to_right: flips, counted; none where the metric has no right and wrong.
         agreement: share of samples with the same answer as the parent.
         verdict: ``proven`` (upper end of the drop within the bound), ``held`` (estimate within), ``violated``; empty without bound.
+        calibration: its expected calibration error; none where outputs state no confidence.
     """
 
     variant: str
@@ -193,11 +217,43 @@ class Quality(Record, frozen=True, kw_only=True):
     groups: tuple[GroupQuality, ...] = ()
     verdict: str = ""
     reason: str = ""
+    calibration: Calibration | None = None
 
     @property
     def worst_group(self) -> GroupQuality | None:
         """The group that lost most, if there are groups."""
         return max(self.groups, key=lambda g: g.drop.value, default=None)
+
+
+class GuardResult(Record, frozen=True, kw_only=True):
+    """A variant against its parent on samples made harder: corrupted (``shift``) or attacked (``attack``).
+
+    Attributes:
+        guard: name of the guard; its bound in the objective is ``GUARD_drop``.
+        n: rows it was measured on.
+        value, parent_value, drop: the metric of variant and parent under the worst case, and the paired loss, positive is worse. The
+            interval holds for all cases at once (Bonferroni).
+        worst: name of the case that lost most.
+        cases: every case: each corruption, or each way of attacking.
+        settings: what a reader must know to repeat it: severity, epsilon, steps.
+        verdict: as of ``Quality``; empty without a bound.
+        reason: one sentence.
+    """
+
+    guard: str
+    variant: str
+    runtime: str
+    part: str
+    metric: str
+    n: int
+    value: float
+    parent_value: float
+    drop: Interval
+    worst: str
+    cases: tuple[GroupQuality, ...]
+    settings: dict[str, Setting] = msgspec.field(default_factory=dict)
+    verdict: str = ""
+    reason: str = ""
 
 
 class Environment(Record, frozen=True, kw_only=True):

@@ -11,7 +11,9 @@ from headway.records.errors import ObjectiveError
 
 _TIME = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_NAMES = ("p50", "p90", "p95", "p99", "p99.9", "rate", "drop", "group_drop", "memory", "arrivals")
+GUARDS = ("ece", "shift_drop", "attack_drop")
+_SHARES = ("drop", "group_drop", *GUARDS)
+_NAMES = ("p50", "p90", "p95", "p99", "p99.9", "rate", *_SHARES, "memory", "arrivals")
 _BOUND = re.compile(r"^\s*([A-Za-z_0-9.]+)\s*(<=|>=|==|=|<|>)\s*([^=<>].*?)\s*$")
 _QUANTITY = re.compile(r"^([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%/]*)$")
 EXAMPLE = "p99<=20ms, rate>=200/s, drop<=1%"
@@ -26,6 +28,9 @@ class Objective(Record, frozen=True, kw_only=True):
         rate_per_s: arrival rate that must be held [1/s]; none: as much as this machine can.
         drop: largest loss of quality against the parent, in units of the metric (0.01 is one point of accuracy).
         group_drop: the same for the worst group.
+        ece: largest rise of the expected calibration error against the parent (0.02 is two points).
+        shift_drop: largest loss against the parent under the worst of the stated corruptions, both given the same corrupted inputs.
+        attack_drop: largest loss against the parent when the inputs are attacked.
         memory_bytes: bound on the resident memory of the serving process [B].
         arrivals: name of the arrival process the promise is for.
     """
@@ -35,6 +40,9 @@ class Objective(Record, frozen=True, kw_only=True):
     rate_per_s: float | None = None
     drop: float | None = None
     group_drop: float | None = None
+    ece: float | None = None
+    shift_drop: float | None = None
+    attack_drop: float | None = None
     memory_bytes: int | None = None
     arrivals: str = "poisson"
 
@@ -43,16 +51,19 @@ class Objective(Record, frozen=True, kw_only=True):
         """``p99``, ``p99.9``: the percentile as people write it."""
         return f"p{self.percentile * 100:.6g}"
 
+    @property
+    def guards(self) -> tuple[str, ...]:
+        """Names of the bounds that ask for more than answers on the samples as they are: of ``ece``, ``shift_drop`` and ``attack_drop``."""
+        return tuple(name for name in GUARDS if getattr(self, name) is not None)
+
     def __str__(self) -> str:
         parts = []
         if self.latency_s is not None:
             parts.append(f"{self.percentile_name}<={self.latency_s * 1e3:.12g}ms")
         if self.rate_per_s is not None:
             parts.append(f"rate>={self.rate_per_s:.12g}/s")
-        if self.drop is not None:
-            parts.append(f"drop<={self.drop * 100:.12g}%")
-        if self.group_drop is not None:
-            parts.append(f"group_drop<={self.group_drop * 100:.12g}%")
+        shares = {name: getattr(self, name) for name in _SHARES}
+        parts += [f"{name}<={share * 100:.12g}%" for name, share in shares.items() if share is not None]
         if self.memory_bytes is not None:
             parts.append(f"memory<={self.memory_bytes / 1e6:.12g}MB")
         if self.arrivals != "poisson":
@@ -64,7 +75,8 @@ def parse_objective(text: str) -> Objective:
     """An Objective from its text form.
 
     Bounds are separated by commas: ``pNN<=TIME`` (us, ms, s), ``rate>=R/s``, ``drop<=X%``, ``group_drop<=X%``,
-    ``memory<=SIZE`` (MB, GB, MiB, GiB), ``arrivals=NAME``. ``drop`` without ``%`` is a fraction.
+    ``ece<=X%``, ``shift_drop<=X%``, ``attack_drop<=X%``, ``memory<=SIZE`` (MB, GB, MiB, GiB), ``arrivals=NAME``. Shares without ``%`` are
+    fractions.
 
     Raises:
         ObjectiveError: an unknown name, a wrong direction, a missing unit, a bound given twice.
@@ -95,7 +107,7 @@ def _bound(name: str, key: str, sign: str, value: str) -> dict[str, object]:
         if sign not in ("=", "=="):
             raise ObjectiveError(f"objective: arrivals must be given with '=', got {sign!r}; write arrivals={value}")
         return {"arrivals": value}
-    wanted = {"latency": "<=", "rate": ">=", "drop": "<=", "group_drop": "<=", "memory": "<="}.get(key)
+    wanted = {"latency": "<=", "rate": ">=", "memory": "<=", **dict.fromkeys(_SHARES, "<=")}.get(key)
     if wanted is None:
         close = difflib.get_close_matches(name, _NAMES, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(_NAMES)}"
@@ -132,7 +144,7 @@ def _quantity(name: str, value: str) -> tuple[float, str]:
     number = float(match.group(1))
     if not math.isfinite(number):
         raise ObjectiveError(f"objective: {name} must be finite, got {value!r}; leave the bound out instead")
-    if number <= 0 and name not in ("drop", "group_drop"):
+    if number <= 0 and name not in _SHARES:
         raise ObjectiveError(f"objective: {name} must be above zero, got {value!r}")
     return number, match.group(2)
 

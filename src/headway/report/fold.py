@@ -14,6 +14,7 @@ from headway.records import (
     Comparison,
     Failure,
     Frontier,
+    GuardResult,
     LoadRun,
     Objective,
     Prediction,
@@ -41,6 +42,7 @@ class Run:
     variants: tuple[Variant, ...]
     censuses: tuple[Census, ...]
     qualities: tuple[Quality, ...]
+    guards: tuple[GuardResult, ...]
     curves: tuple[ServiceCurve, ...]
     predictions: tuple[Prediction, ...]
     loads: tuple[LoadRun, ...]
@@ -109,6 +111,7 @@ def gather(lines: Iterable[Record]) -> Run:
         variants=newest(Variant, lambda v: v.name),
         censuses=newest(Census, lambda c: (c.variant, c.runtime)),
         qualities=newest(Quality, lambda q: (q.variant, q.runtime, q.part)),
+        guards=newest(GuardResult, lambda g: (g.variant, g.runtime, g.part, g.guard)),
         curves=newest(ServiceCurve, lambda c: (c.variant, c.runtime, c.device, c.instances, c.threads)),
         predictions=newest(Prediction, lambda p: str(p.candidate)),
         loads=newest(LoadRun, lambda r: (str(r.candidate), r.role, r.round, r.point.target, r.point.offered_rate_per_s, r.point.seed)),

@@ -108,11 +108,39 @@ def qualities(run: Run) -> Table:
             drop_words(q),
             Cell(_flips(q), f"{percent(q.agreement)} same answers"),
             _worst(q),
+            _calibration(q),
             Cell(q.verdict or NONE, q.reason, TONES.get(q.verdict, "")),
         ]
         for q in found
     ]
-    return table("variant and runtime | #metric | #drop | #flips | worst group | verdict", rows)
+    return table("variant and runtime | #metric | #drop | #flips | worst group | #calibration error | verdict", rows)
+
+
+def _calibration(quality: Quality) -> Cell | str:
+    found = quality.calibration
+    if found is None:
+        return NONE
+    return Cell(percent(found.value), f"rise {interval(found.rise, scale=100, unit=' pt')}")
+
+
+def guards(run: Run) -> Table:
+    """Finalists on samples made harder, each case paired with the original on the same ones."""
+    rows: list[list[Cell | str]] = []
+    for g in run.guards:
+        settings = ", ".join(f"{key} {value}" for key, value in g.settings.items())
+        for case in g.cases:
+            verdict = Cell(g.verdict or NONE, g.reason, TONES.get(g.verdict, "")) if case.group == g.worst else ""
+            rows.append(
+                [
+                    Cell(g.variant, f"{g.runtime} · {g.part} part, {g.n:,} samples"),
+                    Cell(f"{g.guard}: {case.group}", settings),
+                    number(case.value),
+                    number(case.parent_value),
+                    interval(case.drop, scale=100, unit=" pt"),
+                    verdict,
+                ]
+            )
+    return table("variant and runtime | case | #variant | #original | #drop | verdict", rows)
 
 
 def censuses(run: Run) -> Table:

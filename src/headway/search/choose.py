@@ -52,7 +52,7 @@ def choose(evidence: Sequence[Evidence], objective: Objective) -> Choice:
 
 def shortfall(e: Evidence, objective: Objective) -> tuple[str, str] | None:
     """The first bound that a candidate fails and by how much, in one sentence; none when it holds them all."""
-    return _quality_shortfall(e, objective) or _memory_shortfall(e, objective) or _speed_shortfall(e, objective)
+    return _quality_shortfall(e, objective) or _guard_shortfall(e) or _memory_shortfall(e, objective) or _speed_shortfall(e, objective)
 
 
 def _quality_shortfall(e: Evidence, objective: Objective) -> tuple[str, str] | None:
@@ -61,8 +61,14 @@ def _quality_shortfall(e: Evidence, objective: Objective) -> tuple[str, str] | N
         return "drop", "its quality was not measured"
     if quality.verdict != "violated":
         return None
+    if objective.ece is not None and quality.calibration is not None and quality.calibration.rise.value > objective.ece:
+        return "ece", quality.reason
     overall = objective.drop is not None and quality.drop.value > objective.drop
     return "drop" if overall or objective.group_drop is None else "group_drop", quality.reason
+
+
+def _guard_shortfall(e: Evidence) -> tuple[str, str] | None:
+    return next(((f"{result.guard}_drop", result.reason) for result in e.guards if result.verdict == "violated"), None)
 
 
 def _memory_shortfall(e: Evidence, objective: Objective) -> tuple[str, str] | None:

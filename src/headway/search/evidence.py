@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headway.records import Candidate, Capacity, LoadRun, Quality, Record, ServiceCurve
+from headway.records import Candidate, Capacity, GuardResult, LoadRun, Quality, Record, ServiceCurve
 
 NAIVE = "naive"
 
@@ -21,6 +21,7 @@ class Evidence:
         latency_s: the objective's percentile, the median over the runs at ``at_rate_per_s`` [s]; none without such a run, or when all its requests were refused.
         best_latency_s: the lowest such percentile of any trial of the search, held or not, and the rate it was seen at [s, 1/s].
         quality: on the selection part; ``confirmed`` on the report part.
+        guards: on either part.
         memory_bytes: resident memory of the serving process where it was measured, else what the sessions added [B].
     """
 
@@ -34,6 +35,7 @@ class Evidence:
     memory_bytes: int
     best_latency_s: float | None = None
     best_at_per_s: float | None = None
+    guards: tuple[GuardResult, ...] = ()
 
     @property
     def cores(self) -> int:
@@ -47,6 +49,10 @@ def gather(records: Iterable[Record], percentile: float, target: str) -> tuple[E
     runs = [line for line in lines if isinstance(line, LoadRun) and line.role != NAIVE and line.point.target == target]
     capacities = [line for line in lines if isinstance(line, Capacity) and line.role != NAIVE and line.target == target]
     qualities = {(line.variant, line.runtime, line.part): line for line in lines if isinstance(line, Quality)}
+    guards: dict[tuple[str, str], tuple[GuardResult, ...]] = {}
+    for line in lines:
+        if isinstance(line, GuardResult):
+            guards[line.variant, line.runtime] = (*guards.get((line.variant, line.runtime), ()), line)
     curves = {(line.variant, line.runtime, line.instances, line.threads): line for line in lines if isinstance(line, ServiceCurve)}
     gathered = []
     for candidate in dict.fromkeys(run.candidate for run in runs):
@@ -68,6 +74,7 @@ def gather(records: Iterable[Record], percentile: float, target: str) -> tuple[E
                 memory_bytes=max((capacity.memory_bytes for capacity in mine), default=0) or (curve.peak_bytes if curve else 0),
                 best_latency_s=best.percentile(percentile).latency_s if best else None,
                 best_at_per_s=best.offered_rate_per_s if best else None,
+                guards=guards.get((candidate.variant, plan.runtime), ()),
             )
         )
     return tuple(gathered)

@@ -20,7 +20,7 @@ class Technique(Protocol):
         ORDER: steps of a recipe come in rising order; two techniques of one order exclude each other. None for a technique that mends
             what the step before it cost (``recover``): it may stand anywhere, more than once in a recipe, but not twice in a row.
         HARSHNESS: how much of the answers a step may cost, to list mild recipes first: 0 none, 1 rounding to 16-bit floats,
-            2 8-bit weights with activations measured as they come, 3 8-bit everything, higher for what removes weights.
+            2 8-bit weights with activations measured as they come, 3 8-bit everything, higher for what removes weights; 9 for what makes nothing faster and is tried only when asked for.
         FOLLOWS: names of the techniques it may be combined with, besides ``fold``, in recipes that are offered unasked.
     """
 

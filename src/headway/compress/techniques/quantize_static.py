@@ -7,22 +7,28 @@ and Gemm are quantized; LayerNormalization, Softmax and the residual sums stay f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import onnx
-from onnx import ModelProto, version_converter
+from onnx import ModelProto
 
 from headway.compress.arithmetic import integer_arithmetic
 from headway.compress.batchnorm import fold_batch_norms
+from headway.compress.bias_correction import corrected
 from headway.compress.calibration import METHODS, Range, StreamingHistogram, collect
+from headway.compress.constants import join_constants
 from headway.compress.context import Context
-from headway.compress.graph import copied, drop_unused, first_integer_node, normalise, opset
+from headway.compress.equalize import equalize, pairs
+from headway.compress.graph import copied, drop_unused, first_integer_node, normalise, opset, sort_nodes
 from headway.compress.layers import CONVOLUTIONS, PRODUCTS, Layer, between, is_transformer, layers, unshare
+from headway.compress.opset import raised
 from headway.compress.products import join_biases
 from headway.compress.qdq import activations, write
-from headway.compress.sensitivity import output_errors, spread, worst
+from headway.compress.sensitivity import output_errors, spread, within, worst
 from headway.compress.settings import read_settings
+from headway.compress.smooth import smooth
+from headway.compress.tables import narrow_tables
 from headway.compress.techniques.fold import remove_pass_through
 from headway.model import Model
 from headway.records import ConfigError, Setting, Unsupported
@@ -32,8 +38,13 @@ HARSHNESS = 3
 FOLLOWS: tuple[str, ...] = ()
 Ladder = tuple[dict[str, Setting], ...]
 BUT_SENSITIVE, ALL = "but_sensitive", "all"
+BIAS_ROWS = 64
+SMOOTH = 0.8
 OPSET = 13  # the first with one scale per channel in DequantizeLinear
-DEFAULTS: dict[str, Setting] = {"scope": ALL, "calibrator": "mse", "keep_float": 0.1, "rows": 256}
+DEFAULTS: dict[str, Setting] = {
+    "scope": ALL, "calibrator": "mse", "keep_float": 0.1, "rows": 256, "equalize": False, "correct_bias": False, "smooth": 0.0,
+    "error_bound": 0.0, "tables": True,
+}  # fmt: skip
 CHOICES = {"scope": (BUT_SENSITIVE, ALL), "calibrator": tuple(METHODS)}
 
 
@@ -52,13 +63,23 @@ def refuse(model: Model, context: Context) -> str | None:
 
 
 def ladder(model: Model, context: Context) -> Ladder:
-    """First with the most sensitive quarter, then tenth, of the layers in float; then everything, by each calibrator."""
+    """First with the most sensitive quarter, then tenth, of the layers in float; then everything: mended, then plain by each calibrator.
+
+    Mended is what moved the answers least in our trials, with 4 photos or 256 reviews to calibrate on, as the outputs' error and the share of
+    other inputs whose class stayed: biases corrected on EfficientNet-Lite0 (0.073 and 98.3%; plain 0.123 and 97.9%), equalized as well
+    (0.081 and 98.6%), smoothed at 0.8 on MiniLM (0.055 and 98.7%; plain 0.122 and 96.6%).
+    """
     if refuse(model, context):
         return ()
-    mild: Ladder = tuple({"scope": BUT_SENSITIVE, "calibrator": "mse", "keep_float": share} for share in (0.25, 0.1))
-    harsh: Ladder = tuple({"scope": ALL, "calibrator": name} for name in ("mse", "min_max", "percentile", "entropy"))
     proto = _prepared(model)
-    return mild + harsh if len(layers(proto.graph, _kinds(proto))) > 3 else harsh
+    transformer = is_transformer(proto.graph)
+    best: dict[str, Setting] = {"smooth": SMOOTH} if transformer else {"correct_bias": True}
+    mild: Ladder = tuple({"scope": BUT_SENSITIVE, "calibrator": "mse", "keep_float": share, **best} for share in (0.25, 0.1))
+    mended: Ladder = ({"scope": ALL, "calibrator": "mse", **best},)
+    if not transformer and pairs(proto.graph):
+        mended += ({"scope": ALL, "calibrator": "mse", "equalize": True, **best},)
+    plain: Ladder = tuple({"scope": ALL, "calibrator": name} for name in ("mse", "min_max", "percentile", "entropy"))
+    return (mild if len(layers(proto.graph, _kinds(proto))) > 3 else ()) + mended + plain
 
 
 def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model:
@@ -68,32 +89,44 @@ def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model
 
     Settings: ``scope`` (``but_sensitive`` keeps the worst layers in float, ``all`` none); ``keep_float``, the share of layers
     that count as worst; ``calibrator`` (``mse``, ``percentile``, ``min_max``, ``entropy``);
-    ``rows``, the most samples used, evenly spread.
+    ``rows``, the most samples used, evenly spread; ``equalize`` (cross-layer equalization) and ``smooth`` (SmoothQuant's strength, 0: off),
+    both before anything is rounded; ``correct_bias``; ``error_bound``: the worst layers go back to float until the relative
+    error of the outputs on 32 samples is within it (0: off); ``tables``, whether embedding tables take 8 bits too, by row.
     """
     chosen = read_settings("quantize_static", settings, DEFAULTS, CHOICES)
-    share, rows = float(chosen["keep_float"]), int(chosen["rows"])
-    if not 0 <= share < 1 or rows < 1:
-        raise ConfigError(f"quantize_static: keep_float must lie in [0, 1) and rows be at least 1, got {share} and {rows}")
+    _check(chosen)
     reason = refuse(model, context)
     if reason:
         raise Unsupported(reason)
-    bench = _bench(model, context, rows)
-    own, method = bench.layers, str(chosen["calibrator"])
-    if chosen["scope"] == BUT_SENSITIVE and share:
-        float_layers = worst(bench.errors(method), share)
-        own = tuple(layer for layer in own if layer.name not in float_layers)
-        if not own:
-            raise Unsupported("quantize_static: every layer counts as sensitive, so none is left to quantize; use scope 'all'")
-    return Model.from_proto(bench.written(own, method), model.name, model.origin)
+    bench = _bench(model, context, int(chosen["rows"]), bool(chosen["equalize"]), float(chosen["smooth"]))
+    proto = bench.made(chosen)
+    if chosen["tables"]:
+        sort_nodes(narrow_tables(proto).graph)
+    return Model.from_proto(proto, model.name, model.origin)
+
+
+def _check(chosen: dict[str, Setting]) -> None:
+    share, rows = float(chosen["keep_float"]), int(chosen["rows"])
+    if not 0 <= share < 1 or rows < 1:
+        raise ConfigError(f"quantize_static: keep_float must lie in [0, 1) and rows be at least 1, got {share} and {rows}")
+    strength, bound = float(chosen["smooth"]), float(chosen["error_bound"])
+    if not 0 <= strength <= 1 or bound < 0:
+        raise ConfigError(f"quantize_static: smooth must lie in [0, 1] and error_bound be 0 or more, got {strength} and {bound}")
 
 
 class _Bench:
     """A model ready to be quantized; histograms and sensitivities are collected once and shared by all rungs of the ladder."""
 
-    def __init__(self, model: Model, context: Context, rows: int) -> None:
-        self.proto = onnx.shape_inference.infer_shapes(_prepared(model))
-        self.layers = layers(self.proto.graph, _kinds(self.proto))
+    def __init__(self, model: Model, context: Context, rows: int, equalized: bool, strength: float) -> None:
+        proto = _prepared(model)
         self._samples = spread(context.samples, rows)
+        if equalized:
+            equalize(proto)
+        if strength:
+            unshare(proto, [layer.name for layer in layers(proto.graph, PRODUCTS)])
+            smooth(proto, self._samples, strength)
+        self.proto = onnx.shape_inference.infer_shapes(proto)
+        self.layers = layers(self.proto.graph, _kinds(self.proto))
         self._arithmetic = integer_arithmetic(context.instruction_sets)
         self._histograms: dict[str, StreamingHistogram] = {}
         self._errors: dict[str, dict[str, float]] = {}
@@ -112,17 +145,39 @@ class _Bench:
             self._errors[method] = output_errors(self.proto, self.layers, self._samples, lambda own: self.written(own, method))
         return self._errors[method]
 
-    def written(self, own: Sequence[Layer], method: str) -> ModelProto:
-        """A new model with these layers, and what lies between them, in 8 bits."""
-        proto = copied(self.proto)
+    def made(self, chosen: Mapping[str, Setting]) -> ModelProto:
+        """The model that the settings ask for."""
+        own, method = self.layers, str(chosen["calibrator"])
+        if chosen["scope"] == BUT_SENSITIVE and chosen["keep_float"]:
+            kept = worst(self.errors(method), float(chosen["keep_float"]))
+            own = tuple(layer for layer in own if layer.name not in kept)
+        if own and chosen["error_bound"]:
+            own = within(
+                own, self.errors(method), self.proto, self._samples, lambda some: self.written(some, method), float(chosen["error_bound"])
+            )
+        if not own:
+            how = (
+                f"no layer may be quantized at error_bound {chosen['error_bound']}; raise it"
+                if chosen["error_bound"]
+                else "use scope 'all'"
+            )
+            raise Unsupported(f"quantize_static: every layer counts as sensitive, so none is left to quantize; {how}")
+        narrow = self.written(own, method)
+        if not chosen["correct_bias"]:
+            return narrow
+        return self.written(own, method, corrected(self.proto, own, narrow, spread(self._samples, BIAS_ROWS)))
+
+    def written(self, own: Sequence[Layer], method: str, proto: ModelProto | None = None) -> ModelProto:
+        """A new model with these layers, and what lies between them, in 8 bits; ``proto`` differs from the bench's in its biases alone."""
+        proto = copied(proto or self.proto)
         nodes = _nodes(proto, own)
         unshare(proto, [layer.name for layer in own])
         return write(proto, nodes, self.ranges(activations(proto.graph, nodes), method), self._arithmetic)
 
 
-@lru_cache(maxsize=2)
-def _bench(model: Model, context: Context, rows: int) -> _Bench:
-    return _Bench(model, context, rows)
+@lru_cache(maxsize=3)
+def _bench(model: Model, context: Context, rows: int, equalized: bool, strength: float) -> _Bench:
+    return _Bench(model, context, rows, equalized, strength)
 
 
 def _kinds(proto: ModelProto) -> tuple[str, ...]:
@@ -141,22 +196,10 @@ def _prepared(model: Model) -> ModelProto:
     if integer is not None:
         raise Unsupported(f"quantize_static: the model is quantized already (node {integer.name!r} is a {integer.op_type})")
     if opset(proto) < OPSET:
-        proto = _upgraded(proto)
+        proto = raised(proto, OPSET, "quantize_static")
+    join_constants(proto)
     remove_pass_through(proto)
     fold_batch_norms(proto)
     join_biases(proto)
     drop_unused(proto.graph)
     return proto
-
-
-def _upgraded(proto: ModelProto) -> ModelProto:
-    version = opset(proto)
-    try:
-        newer = version_converter.convert_version(proto, OPSET)
-        onnx.checker.check_model(newer)
-    except Exception as error:  # onnx raises RuntimeError and others of its own
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise Unsupported(
-            f"quantize_static: needs operator set {OPSET}, the model has {version}, and onnx cannot raise it: {line[:200]}"
-        ) from error
-    return normalise(newer)

@@ -21,7 +21,7 @@ from headway.demo import frames, store, training
 from headway.demo.case import Case, Progress, require
 from headway.demo.registry import fetch
 
-RECIPE = "recommend-2"
+RECIPE = "recommend-3"
 OBJECTIVE = "p99<=5ms, rate>=200/s, drop<=1%"
 WIDTH, CANDIDATES, NEGATIVES, EPOCHS, BATCH, LEARNING_RATE, SEED = 32, 100, 4, 10, 4096, 2e-3, 0
 LESSONS = 4
@@ -143,7 +143,7 @@ def _asked(users: NDArray[np.int64], answers: NDArray[np.int64], known: NDArray[
     items = np.empty((len(users), CANDIDATES), np.int64)
     free = np.arange(CANDIDATES) != label[:, None]
     items[free] = others.ravel()
-    items[users, label] = answers
+    items[np.arange(len(users)), label] = answers
     return {"user": users.astype(np.int64), "items": items, "label": label.astype(np.int64)}
 
 

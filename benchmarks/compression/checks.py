@@ -1,0 +1,109 @@
+"""The promises of the compression work, each looked up in the results: what was best, and whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cases import BATCHES
+from journal import Journal, Key, Line
+
+HEADWAY = "headway"
+POINT = 0.01
+
+
+@dataclass(frozen=True)
+class Found:
+    """A check's outcome, ready to print."""
+
+    check: str
+    wanted: str
+    word: str
+    best: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One Headway row in one runtime with all that the checks ask about."""
+
+    row: str
+    runtime: str
+    drop: dict[str, float]
+    agreement: float
+    faster: float
+    smaller: float
+
+    def __str__(self) -> str:
+        drop = f"{100 * self.drop['value']:.1f} [{100 * self.drop['low']:.1f}, {100 * self.drop['high']:.1f}] points"
+        speed = f"{self.faster:.1f}x faster" if self.faster else "not timed"
+        return f"{self.row} ({self.runtime}): {speed}, {self.smaller:.1f}x smaller, drop {drop}, agreement {self.agreement:.1%}"
+
+
+def candidates(journal: Journal, model: str, batch: int) -> list[Candidate]:
+    """Headway's rows of a model that answer and were timed."""
+    parent = journal.find("made", Key(model, "none", "float32"))
+    found = []
+    for key, made in journal.rows(model):
+        for runtime in ("onnx_runtime", "openvino") if key.tool == HEADWAY and "bytes" in made else ():
+            scored, timed = journal.find("scored", key, runtime), journal.find("timed", key, runtime, batch)
+            if scored and parent and "drop" in scored:
+                faster = timed["faster"]["value"] if timed and timed["digest"] == made["digest"] else 0.0
+                smaller = parent["bytes"] / made["bytes"]
+                found.append(Candidate(key.row, runtime, scored["drop"], scored["agreement"], faster, smaller))
+    return found
+
+
+def best(found: list[Candidate], keep: Callable[[Candidate], bool], rank: Callable[[Candidate], float]) -> Candidate | None:
+    """The highest by ``rank`` of those to keep."""
+    return max((one for one in found if keep(one)), key=rank, default=None)
+
+
+def judged(
+    check: str, wanted: str, journal: Journal, model: str, keep: Callable[[Candidate], bool], rank: Callable[[Candidate], float]
+) -> list[Found]:
+    """One check at every batch size that was timed: whether the best row reaches 1 on ``rank``."""
+    lines = []
+    for batch in BATCHES[model]:
+        found = best(candidates(journal, model, batch), keep, rank)
+        word = "not measured" if found is None else "holds" if rank(found) >= 1 else "does not hold"
+        if found is not None and word == "holds" and found.drop["high"] > POINT:
+            word = "holds, the drop not proved" if model != "vision" else "holds"
+        lines.append(Found(f"{check}, batch {batch}", wanted, word, str(found or "no row keeps the quality")))
+    return lines
+
+
+def within(one: Candidate) -> bool:
+    """At most one point lost."""
+    return one.drop["value"] <= POINT
+
+
+def small_and_fast(one: Candidate) -> float:
+    """The worse of size over 3 and speed over 2."""
+    return min(one.smaller / 3, one.faster / 2)
+
+
+def checks(journal: Journal) -> list[Found]:
+    """All checks that are looked up in the rows."""
+    found = judged("digits CNN", "at least 5x faster at a drop of at most 1 point", journal, "digits", within, lambda one: one.faster / 5)
+    for model, title in (("text", "MiniLM classifier"), ("speech", "speech LSTM")):
+        wanted = "at least 3x smaller and 2x faster at a drop of at most 1 point"
+        found += judged(title, wanted, journal, model, within, small_and_fast)
+    found += judged(
+        "NeuMF", "at least 3.5x smaller at a drop of at most 1 point", journal, "recommend", within, lambda one: one.smaller / 3.5
+    )
+    wanted = "at least 2x faster with the same answer on 95% of views of other photos"
+    found += judged("EfficientNet-Lite0", wanted, journal, "vision", lambda one: one.agreement >= 0.95, lambda one: one.faster / 2)
+    return [*found, *standings(journal)]
+
+
+def standings(journal: Journal) -> list[Found]:
+    """How many of the peers' rows Headway is ahead of, level with, or behind."""
+    lines: list[Line] = [line for (stage, *_), line in journal.facts.items() if stage == "stands"]
+    found = []
+    for axis in sorted({line["runtime"] for line in lines}):
+        words = [line["word"] for line in lines if line["runtime"] == axis]
+        count = {word: words.count(word) for word in ("ahead", "level", "behind")}
+        word = "holds" if not count["behind"] else "does not hold"
+        counted = ", ".join(f"{word} {number}" for word, number in count.items())
+        found.append(Found(f"against peers: {axis.replace('_', ' ')}", "ahead or level in every row", word, counted))
+    return found

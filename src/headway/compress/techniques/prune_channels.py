@@ -1,0 +1,95 @@
+"""Cut whole channels, heads and hidden units: coupled ones together, as many as a budget of time asks (HALP, arXiv 2110.10811, sec. 3).
+
+The result is a smaller dense graph. ``keep`` is the share of the layers' time (by a measured table) or multiply-adds that stays.
+"""
+
+from __future__ import annotations
+
+from headway.compress import importances
+from headway.compress.context import Context
+from headway.compress.coupling import Coupling, couple, cut
+from headway.compress.graph import first_integer_node
+from headway.compress.layer_costs import Costs
+from headway.compress.repair import repaired
+from headway.compress.settings import did_you_mean, read_settings
+from headway.compress.widths import budgeted, uniform
+from headway.discovery import find, names
+from headway.model import Model
+from headway.records import ConfigError, MissingPackage, Setting, Unsupported
+
+ORDER = 20
+HARSHNESS = 5
+FOLLOWS: tuple[str, ...] = ()
+LARGEST_ERROR = 2.0
+DEFAULTS: dict[str, Setting] = {"keep": 0.75, "importance": "activation", "by": "mac", "round_to": 8, "rounds": 1, "repair": True}
+CHOICES: dict[str, tuple[Setting, ...]] = {"by": ("latency", "mac", "uniform")}
+
+
+def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
+    """Three quarters, a half, a third; by time where a table of this model is there."""
+    if refuse(model, context):
+        return ()
+    by = "latency" if context.latency is not None else "mac"
+    more: dict[str, Setting] = {} if context.rows else {"importance": "magnitude", "repair": False}
+    return tuple({"keep": keep, "by": by, **more} for keep in (0.75, 0.5, 0.35))
+
+
+def refuse(model: Model, context: Context) -> str | None:
+    """Needs a float model with channels that nothing holds."""
+    proto = model.to_proto()
+    integer = first_integer_node(proto)
+    if integer is not None:
+        return f"the model must be float, but node {integer.name!r} ({integer.op_type}) works on integers; prune before quantizing"
+    try:
+        coupling = couple(proto, context.samples)
+    except Unsupported as error:
+        return str(error).rstrip(".").replace("\n", " ").strip()
+    if not any(len(family.units) > 1 for family in coupling.families):
+        why = next(iter(coupling.pinned.values()), "no layer makes more than one channel")
+        return f"no channels can be cut: {why}"
+    return None
+
+
+def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model:
+    """The smaller model.
+
+    Raises:
+        ConfigError: a setting is not known or out of range.
+        Unsupported: nothing can be cut, or the importance needs samples and there are none.
+    """
+    chosen = read_settings("prune_channels", settings, DEFAULTS, CHOICES)
+    keep, round_to, rounds = float(chosen["keep"]), int(chosen["round_to"]), int(chosen["rounds"])
+    if not (0 < keep < 1 and round_to >= 1 and rounds >= 1):
+        raise ConfigError(f"prune_channels: keep must be between 0 and 1, round_to and rounds at least 1, got {keep}, {round_to}, {rounds}")
+    reason = refuse(model, context)
+    if reason:
+        raise Unsupported(reason)
+    for _ in range(rounds):
+        model = _once(model, keep ** (1 / rounds), chosen, context)
+    return model
+
+
+def _once(model: Model, keep: float, chosen: dict[str, Setting], context: Context) -> Model:
+    coupling = couple(model.to_proto(), context.samples)
+    scores = _scores(coupling, str(chosen["importance"]), context)
+    round_to = int(chosen["round_to"])
+    if chosen["by"] == "uniform":
+        gone = uniform(coupling, scores, keep, round_to)
+    else:
+        costs = Costs(coupling, context.latency if chosen["by"] == "latency" else None)
+        gone = budgeted(coupling, costs, scores, keep, round_to)
+    values = repaired(coupling, gone, context.samples) if chosen["repair"] and context.rows else {}
+    return Model.from_proto(cut(coupling, gone, values), model.name, model.origin)
+
+
+def _scores(coupling: Coupling, name: str, context: Context) -> dict[int, float]:
+    found = find(importances, name)
+    if name in found.missing:
+        raise MissingPackage(f"importance {name!r} {found.missing[name]}")
+    if name not in found.present:
+        raise ConfigError(f"prune_channels: importance must be known, got {name!r}; {did_you_mean(name, names(importances))}")
+    module = found.present[name]
+    if module.NEEDS_SAMPLES and not context.rows:
+        raise Unsupported(f"importance {name!r} needs calibration samples, got none; use importance 'magnitude'")
+    scores: dict[int, float] = module.score(coupling, context)
+    return scores

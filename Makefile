@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo test test-slow check fix bench clean
 
 demo: $(VENV)/.demo
-	$(BIN)/headway demo vision
+	$(BIN)/headway demo vision --budget 8m
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not network and not gpu"

@@ -22,7 +22,6 @@ from headway.records.outcome import Choice, Comparison, Frontier, RunFinished, R
 
 FORMAT = 1
 FILE = "records.jsonl"
-LOCK = ".lock"
 Line = (
     RunStarted | SourceInspected | LatencyTable | Variant | Census | Quality | GuardResult | ServiceCurve | Prediction | LoadRun | Capacity | Failure
     | Rejection | Comparison | Frontier | Choice | StageTime | RunFinished
@@ -46,7 +45,7 @@ class Journal:
         """
         self._path = folder / FILE
         self._lines: list[Record] = []
-        self._claim = _claimed(folder / LOCK) if alone else None
+        self._claim = _claimed(self._path) if alone else None
         if self._path.exists():
             self._lines = _read(self._path, repair=True)
 

@@ -48,9 +48,14 @@ def keep(name: str, folder: Path) -> None:
     }  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / "demos.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(anonymous(json.dumps(line)) + "\n")
     if name == PICTURED:
         keep_records(folder / "records.jsonl", RESULTS / f"demo-{name}.jsonl")
+
+
+def anonymous(line: str) -> str:
+    """Without the home folder of whoever measured."""
+    return line.replace(str(Path.home()), "~")
 
 
 def keep_records(source: Path, target: Path) -> None:
@@ -58,7 +63,7 @@ def keep_records(source: Path, target: Path) -> None:
     with source.open() as lines, target.open("w") as kept:
         for line in lines:
             if json.loads(line).get("record", "") in (*DRAWN, ""):
-                kept.write(line)
+                kept.write(anonymous(line))
 
 
 def main() -> None:

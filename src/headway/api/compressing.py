@@ -9,7 +9,7 @@ from headway.api.curves import curve_of
 from headway.api.layer_times import with_layer_times
 from headway.api.prepare import Prepared, Source
 from headway.api.run import Run
-from headway.api.variants import Scored, Scorer, all_recipes, consider, make_variant
+from headway.api.variants import Scored, Scorer, all_recipes, consider, make_variant, plain_recipes
 from headway.compress import mending
 from headway.records import ModelError, Quality, Step, Variant
 from headway.search import splits
@@ -29,8 +29,7 @@ def compress(run: Run, prepared: Prepared) -> tuple[Variant, list[Scored]]:
     scorer = _scorer(run, prepared, list(bases.values()))
     alive: list[Scored] = []
     for source in prepared.sources:
-        recipes = [recipe for recipe in all_recipes(prepared, source) if all(step.technique == "fold" for step in recipe)]
-        for recipe in recipes:
+        for recipe in plain_recipes(prepared, source):
             alive += _try(run, prepared, scorer, source, recipe)
     kept = _export_routes(run, prepared, alive) | {source.name for source in prepared.sources if source.teacher is not None}
     alive = [scored for scored in alive if scored.variant.source in kept]

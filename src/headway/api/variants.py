@@ -9,7 +9,7 @@ import numpy as np
 
 from headway.api.prepare import Prepared, Source
 from headway.api.run import Run
-from headway.compress import make, recipes
+from headway.compress import CLEANING, make, recipes
 from headway.data import Dataset
 from headway.measure.scoring import answers
 from headway.model import cost
@@ -171,6 +171,11 @@ def consider(run: Run, prepared: Prepared, scorer: Scorer, variant: Variant) -> 
 def _once(run: Run, failure: Failure) -> None:
     if failure not in run.journal.of(Failure):
         run.add(failure)
+
+
+def plain_recipes(prepared: Prepared, source: Source) -> tuple[tuple[Step, ...], ...]:
+    """The recipes that change no answers; no other technique is asked, since some run the model to know their ladder."""
+    return recipes(source.model, prepared.contexts[source.name], [name for name in prepared.techniques if name == CLEANING])
 
 
 def all_recipes(prepared: Prepared, source: Source) -> tuple[tuple[Step, ...], ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
+import numpy as np
 import onnx
 
 from headway.api.prepare import Prepared
@@ -55,16 +57,24 @@ class Vetting:
             measure_guard(
                 name, variant=variant.name, runtime=runtime, part=self._part, metric=self._prepared.metric,
                 answer=self._through(variant, runtime), parent_answer=self._parent_answer, dataset=self._dataset, objective=self._run.objective,
-                seed=self._run.config.seed, model=self._graph(variant), parent_model=self._graph(self._parent),
+                seed=self._run.config.seed, model=self._graph(variant), parent_model=self._parent_graph,
             )
         )  # fmt: skip
+
+    @cached_property
+    def _parent_graph(self) -> Model:
+        return self._graph(self._parent)
 
     def _graph(self, variant: Variant) -> Model:
         return Model.from_proto(onnx.load(str(self._run.folder / variant.path)), variant.name, variant.origin)
 
     def _through(self, variant: Variant, runtime: str) -> Answer:
         """Answers of a variant, under the parent's output names."""
-        names = [output.name for output in self._graph(self._parent).outputs]
         plan = Plan(runtime=runtime, threads=self._prepared.cores)
         path = self._run.folder / variant.path
-        return lambda inputs: dict(zip(names, answers(path, plan, dict(inputs), batch=SCORING_BATCH).values(), strict=True))
+
+        def answer(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            names = [output.name for output in self._parent_graph.outputs]
+            return dict(zip(names, answers(path, plan, dict(inputs), batch=SCORING_BATCH).values(), strict=True))
+
+        return answer

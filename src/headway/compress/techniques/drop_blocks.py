@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from headway.compress.blocks import Block, blocks, chains, without
 from headway.compress.context import Context
-from headway.compress.graph import copied, first_integer_node, normalise
+from headway.compress.graph import first_integer_node, normalise
 from headway.compress.session import answers, relative_error
 from headway.compress.settings import read_settings
 from headway.model import Model
@@ -32,14 +32,14 @@ def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
     """One block, a sixth, a third; no rung twice."""
     if refuse(model, context):
         return ()
-    count = len(blocks(_prepared(model), context.samples))
+    count = len(blocks(normalise(model.to_proto()), context.samples))
     wanted = sorted({1, max(1, round(count / 6)), max(1, round(count / 3))})
     return tuple({"drop": float(number)} for number in wanted if number < count or number == 1)
 
 
 def refuse(model: Model, context: Context) -> str | None:
     """Needs a float model with a residual block, and samples to choose by."""
-    proto = _prepared(model)
+    proto = normalise(model.to_proto())
     integer = first_integer_node(proto)
     if integer is not None:
         return (
@@ -75,7 +75,7 @@ def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model
     reason = refuse(model, context)
     if reason:
         raise Unsupported(reason)
-    proto = _prepared(model)
+    proto = normalise(model.to_proto())
     runs = chains(blocks(proto, context.samples), span)
     if not runs:
         raise Unsupported(f"drop_blocks: no {span} residual blocks follow each other; use a smaller span")
@@ -104,7 +104,3 @@ def _least_harm(
 
 def _names(run: tuple[Block, ...], with_norm: bool) -> tuple[str, ...]:
     return tuple(f"{block.name} with its normalisation" if with_norm and block.norm else block.name for block in run)
-
-
-def _prepared(model: Model) -> ModelProto:
-    return normalise(copied(model.to_proto()))

@@ -16,7 +16,6 @@ from headway.compress.context import Context
 from headway.compress.factors import Factors, Target, factor, inferred_positions, moments, split, targets
 from headway.compress.graph import (
     consumers,
-    copied,
     drop_unused,
     first_integer_node,
     fresh_name,
@@ -53,7 +52,7 @@ def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
 
 def refuse(model: Model, context: Context) -> str | None:
     """Needs a float model with a layer wide enough that two thinner ones cost less."""
-    proto = _prepared(model)
+    proto = normalise(model.to_proto())
     integer = first_integer_node(proto)
     if integer is not None:
         return (
@@ -85,7 +84,7 @@ def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model
         raise Unsupported(reason)
     if chosen["weight"] == "activation" and not context.rows:
         raise Unsupported("low_rank: weight 'activation' needs calibration samples, got none; use 'plain'")
-    proto = _prepared(model)
+    proto = normalise(model.to_proto())
     found = targets(proto.graph, int(chosen["least"]))
     seen: dict[str, np.ndarray] = {}
     if context.rows:
@@ -232,7 +231,3 @@ def _looks_up(node: NodeProto, name: str) -> bool:
 
 def _names(proto: ModelProto) -> set[str]:
     return value_names(proto.graph) | {node.name for node in proto.graph.node}
-
-
-def _prepared(model: Model) -> ModelProto:
-    return normalise(copied(model.to_proto()))

@@ -12,7 +12,7 @@ from onnx import ModelProto, numpy_helper
 
 from headway.compress.context import Context
 from headway.compress.factors import Target, moments, targets
-from headway.compress.graph import consumers, copied, first_integer_node, initializers, normalise
+from headway.compress.graph import consumers, first_integer_node, initializers, normalise
 from headway.compress.settings import read_settings
 from headway.model import Model
 from headway.records import ConfigError, Setting, Unsupported
@@ -34,7 +34,7 @@ def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
 
 def refuse(model: Model, context: Context) -> str | None:
     """Needs a float model with a layer that holds a weight of some size."""
-    proto = _prepared(model)
+    proto = normalise(model.to_proto())
     integer = first_integer_node(proto)
     if integer is not None:
         return f"prune_weights: the model must be float, but node {integer.name!r} ({integer.op_type}) works on integers; prune before quantizing"
@@ -65,7 +65,7 @@ def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model
         raise Unsupported(reason)
     if chosen["score"] == "wanda" and not context.rows:
         raise Unsupported("prune_weights: score 'wanda' needs calibration samples, got none; use 'magnitude'")
-    proto = _prepared(model)
+    proto = normalise(model.to_proto())
     found = _own(proto, int(chosen["least"]))
     seen = moments(proto, found, context.samples, int(chosen["rows"]))[0] if chosen["score"] == "wanda" else {}
     scores = {target.weight: _score(target, seen.get(target.nodes[0])) for target in found}
@@ -141,7 +141,3 @@ def _pattern(score: np.ndarray, zeros: int, group: int) -> np.ndarray:
     mask = np.ones(score.shape, bool)
     mask[:full] = _back(kept.reshape(parts.shape), (full, *score.shape[1:]))
     return mask
-
-
-def _prepared(model: Model) -> ModelProto:
-    return normalise(copied(model.to_proto()))

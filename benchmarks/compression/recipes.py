@@ -5,7 +5,7 @@ from __future__ import annotations
 from headway.records import Setting, Step
 
 FOLD: tuple[str, dict[str, Setting]] = ("fold", {})
-EPOCHS = {"digits": 20, "vision": 10, "text": 2, "speech": 20, "recommend": 10}
+EPOCHS = {"digits": 20, "vision": 10, "text": 2, "speech": 30, "recommend": 10}
 """Passes over the rows to learn from (calibration rows without labels where there are none), for Headway's rows and for Torch-Pruning's."""
 Recipe = tuple[tuple[str, dict[str, Setting]], ...]
 
@@ -44,8 +44,8 @@ def pruned(model: str, keep: float, by: str, *then: tuple[str, dict[str, Setting
 
 OWN: dict[str, dict[str, Recipe]] = {
     "digits": {
-        **{f"prune to {keep:.0%} of the MACs, recover": pruned("digits", keep, "mac") for keep in (0.5, 0.25, 0.12)},
-        **{f"prune to {keep:.0%} of the MACs, recover, static": pruned("digits", keep, "mac", STATIC) for keep in (0.25, 0.12)},
+        **{f"prune to {keep:.0%} of the MACs, recover": pruned("digits", keep, "mac") for keep in (0.5, 0.25, 0.12, 0.06, 0.03)},
+        **{f"prune to {keep:.0%} of the MACs, recover, static": pruned("digits", keep, "mac", STATIC) for keep in (0.25, 0.12, 0.06)},
         "prune to 25% of the MACs, recover, static, recover": pruned("digits", 0.25, "mac", STATIC, recover("digits")),
         "static, recover": (FOLD, STATIC, recover("digits")),
     },
@@ -60,7 +60,8 @@ OWN: dict[str, dict[str, Recipe]] = {
     },
     "speech": {
         "weights 8 bit": WEIGHTS["weights 8 bit"],
-        "prune to 50% of the MACs, recover, dynamic": pruned("speech", 0.5, "mac", DYNAMIC),
+        **{f"prune to {keep:.0%} of the MACs, recover": pruned("speech", keep, "mac") for keep in (0.85, 0.7, 0.5)},
+        **{f"prune to {keep:.0%} of the MACs, recover, dynamic": pruned("speech", keep, "mac", DYNAMIC) for keep in (0.85, 0.7, 0.5)},
     },
     "recommend": {
         **WEIGHTS,

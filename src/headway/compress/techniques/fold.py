@@ -1,4 +1,4 @@
-"""Cleans the graph without changing answers: constants, batch norms and biases folded, identity and dropout removed, onnxslim.
+"""Cleans the graph without changing answers: constants joined, batch norms and biases folded, identity and dropout removed, onnxslim.
 
 Source: batch norm folding after Jacob et al. (arXiv 1712.05877, section 3.2); the rest by onnxslim, whose result is taken only
 when it is no worse: same inputs and outputs, no more nodes, weights at most 5% larger, answers the same within 1e-4.
@@ -7,12 +7,14 @@ when it is no worse: same inputs and outputs, no more nodes, weights at most 5% 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import onnx
 import onnxslim
 from onnx import GraphProto, ModelProto
 
 from headway.compress.batchnorm import fold_batch_norms
+from headway.compress.constants import join_constants
 from headway.compress.context import Context
 from headway.compress.graph import (
     constants,
@@ -65,12 +67,20 @@ def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model
     join_biases(folded)
     drop_unused(folded.graph)
     sort_nodes(folded.graph)
-    slimmed = _slim(folded)
-    for candidate in (slimmed, folded):
-        if candidate is not None and _no_worse(before, candidate, context):
+    for candidate in _candidates(folded):
+        if _no_worse(before, candidate, context):
             return Model.from_proto(candidate, model.name, model.origin)
     _log.warning("fold: no cleaned graph was as good as the original, which is kept")
     return model
+
+
+def _candidates(folded: ModelProto) -> Iterator[ModelProto]:
+    """Best first: with constants joined (which doubles one that is read both as it is and moved) and without, each by onnxslim and as it is."""
+    for graph in (join_constants(copied(folded)), folded):
+        slimmed = _slim(graph)
+        if slimmed is not None:
+            yield slimmed
+        yield graph
 
 
 def remove_pass_through(proto: ModelProto) -> None:

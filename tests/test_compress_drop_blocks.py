@@ -14,7 +14,7 @@ from headway.compress.session import answers, relative_error
 from headway.compress.techniques import drop_blocks
 from headway.model import Model
 from headway.records import ConfigError, Unsupported
-from headway.testing.small_graphs import GRAPHS, _Sketch, samples
+from headway.testing.small_graphs import GRAPHS, Sketch, samples
 
 WIDTH = 16
 
@@ -24,7 +24,7 @@ def _ready(name: str) -> tuple:
     return proto, samples(proto, 24)
 
 
-def _norm(sketch: _Sketch, value: str, written_out: bool = False, output: str = "") -> str:
+def _norm(sketch: Sketch, value: str, written_out: bool = False, output: str = "") -> str:
     ones, zeros = sketch.constant(np.ones(WIDTH, np.float32)), sketch.constant(np.zeros(WIDTH, np.float32))
     if not written_out:
         return sketch.add("LayerNormalization", value, ones, zeros, axis=-1, output=output)
@@ -36,7 +36,7 @@ def _norm(sketch: _Sketch, value: str, written_out: bool = False, output: str = 
 
 def _stack(scales: tuple[float, ...], *, post: bool, written_out: bool = False) -> Model:
     """Feed-forward sublayers with a norm before or after each Add; ``scales`` of their last matrices (0: the block adds nothing)."""
-    sketch = _Sketch(7)
+    sketch = Sketch(7)
     value = _norm(sketch, "x")
     for scale in scales:
         inner = value if post else _norm(sketch, value)
@@ -104,7 +104,7 @@ def test_counts_and_shares_and_spans() -> None:
 
 
 def test_a_block_whose_inside_is_read_elsewhere_is_none() -> None:
-    sketch = _Sketch(1)
+    sketch = Sketch(1)
     inner = sketch.add("MatMul", "x", sketch.weight(WIDTH, WIDTH))
     sketch.add("Mul", sketch.add("Add", "x", inner), inner, output="y")
     proto = sketch.model((6, WIDTH), (6, WIDTH))
@@ -112,7 +112,7 @@ def test_a_block_whose_inside_is_read_elsewhere_is_none() -> None:
 
 
 def test_a_block_inside_a_block() -> None:
-    sketch = _Sketch(1)
+    sketch = Sketch(1)
     inner = sketch.add("MatMul", "x", sketch.weight(WIDTH, WIDTH))
     middle = sketch.add("Add", inner, sketch.add("MatMul", sketch.add("Relu", inner), sketch.weight(WIDTH, WIDTH)))
     sketch.add("Add", "x", middle, output="y")
@@ -134,3 +134,15 @@ def test_settings_and_samples_are_checked() -> None:
         drop_blocks.apply(model, {}, Context())
     with pytest.raises(Unsupported, match="span"):
         drop_blocks.apply(model, {"span": 3}, _context(model))
+
+
+def test_the_graph_is_analysed_once_for_the_offer_and_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = _stack((1.0, 0.5, 0.2), post=False), []
+    context = _context(model)
+    monkeypatch.setattr(drop_blocks, "blocks", lambda *given: asked.append(given) or blocks(*given))
+    settings = drop_blocks.ladder(model, context)[0]
+    assert drop_blocks.refuse(model, context) is None and settings == {"drop": 1.0}
+    drop_blocks.apply(model, settings, context)
+    assert len(asked) == 1
+    drop_blocks.apply(model, {"drop": 3.0}, context)
+    assert len(asked) == 3  # the graph after each drop is another one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from digits_model import write_digits
 from headway.compress import Context
 from headway.compress.coupling import couple, cut
 from headway.compress.importances import activation, magnitude
-from headway.compress.layer_costs import Costs, interpolate
+from headway.compress.layer_costs import Costs
+from headway.compress.layer_models import whole_widths, widths
 from headway.compress.repair import repaired
 from headway.compress.session import answers, relative_error
 from headway.compress.techniques import prune_channels
@@ -39,7 +41,7 @@ def context(name: str, rows: int = 48) -> Context:
 def test_the_budget_holds_where_it_can(name: str, keep: float) -> None:
     coupling = couple(model(name).to_proto(), context(name).samples)
     costs = Costs(coupling, None)
-    gone = budgeted(coupling, costs, magnitude.score(coupling, context(name)), keep, 1)
+    gone = budgeted(coupling, costs, magnitude.score(coupling, context(name)), keep, 1, 0.2)
     assert gone
     share = costs.total(gone) / costs.total(set())
     assert share <= keep + 1e-6 or name == "attention"  # heads and streams leave it less to cut
@@ -130,18 +132,59 @@ def test_a_measured_table_decides_what_is_cut() -> None:
     costs = Costs(coupling, table("Gemm0"))
     assert costs.unit == "s" and Costs(coupling, None).unit == "macs"
     flat = {unit: 1.0 for family in coupling.families for unit in family.units}
-    first, last = (budgeted(coupling, Costs(coupling, table(name)), flat, 0.7, 4) for name in ("Gemm0", "Gemm7"))
+    first, last = (budgeted(coupling, Costs(coupling, table(name)), flat, 0.7, 4, 0.2) for name in ("Gemm0", "Gemm7"))
     assert len(first & set(coupling.families[0].units)) > len(last & set(coupling.families[0].units))
     assert len(last & set(coupling.families[2].units)) > len(first & set(coupling.families[2].units))
     partial = LatencyTable(digest="x", runtime="r", threads=1, batch=1, overhead_s=0.0, times=table("Gemm0").times[:4])
-    assert Costs(coupling, partial).unit == "macs"
+    with pytest.raises(Unsupported, match="none of 'Gemm2'.*use by 'mac'"):
+        Costs(coupling, partial)
 
 
-def test_interpolation_meets_the_grid_and_lies_between() -> None:
-    inside, outside, values = np.array([0.5, 1.0]), np.array([0.5, 1.0]), np.array([[1.0, 2.0], [3.0, 6.0]])
-    assert interpolate(inside, outside, values, (1.0, 1.0)) == 6
-    assert interpolate(inside, outside, values, (0.75, 0.75)) == 3
-    assert interpolate(inside, outside, values, (0.1, 0.1)) == 1
+def product_table(proto: onnx.ModelProto, samples: dict[str, np.ndarray]) -> LatencyTable:
+    """Time of each layer in proportion to the product of its widths, at the widths that are timed."""
+    coupling = couple(proto, samples)
+    times = []
+    for layer in coupling.layers:
+        into, out = whole_widths(coupling, layer)
+        pairs = {(into, width) for width in widths(out)} | {(width, out) for width in widths(into)}
+        times += [LayerTime(layer=layer.name, inside=i, outside=o, time_s=i * o * 1e-9) for i, o in sorted(pairs)]
+    return LatencyTable(digest="x", runtime="r", threads=1, batch=1, overhead_s=0.0, times=tuple(times))
+
+
+def test_a_table_serves_what_an_earlier_step_made_narrower() -> None:
+    given, before = context("mlp"), model("mlp")
+    table = product_table(before.to_proto(), dict(given.samples))
+    timed = replace(given, latency=table)
+    narrower = prune_channels.apply(before, {"keep": 0.6, "by": "uniform", "round_to": 1}, given)
+    coupling = couple(narrower.to_proto(), given.samples)
+    costs = Costs(coupling, table)
+    expected = sum(i * o * 1e-9 for i, o in (whole_widths(coupling, layer) for layer in coupling.layers))
+    assert costs.total(set()) == pytest.approx(expected)
+    again = prune_channels.apply(narrower, {"keep": 0.6, "by": "latency", "round_to": 1}, timed)
+    assert Costs(couple(again.to_proto(), given.samples), table).total(set()) <= 0.6 * expected * (1 + 1e-9)
+    assert {step["by"] for step in prune_channels.ladder(narrower, timed)} == {"latency"}
+
+
+def test_a_table_that_cannot_serve_is_refused_with_a_sentence() -> None:
+    given, before = context("mlp"), model("mlp")
+    narrower = prune_channels.apply(before, {"keep": 0.6, "by": "uniform"}, given)
+    of_less = replace(given, latency=product_table(narrower.to_proto(), dict(given.samples)))
+    of_another = replace(given, latency=product_table(model("cnn").to_proto(), dict(context("cnn").samples)))
+    for timed, why in ((given, "got none"), (of_less, "timed up to"), (of_another, "got none of")):
+        with pytest.raises(Unsupported, match=f"{why}.*use by 'mac'"):
+            prune_channels.apply(before, {"by": "latency"}, timed)
+        assert {step["by"] for step in prune_channels.ladder(before, timed)} == {"mac"}
+
+
+def test_what_a_family_keeps_has_a_floor() -> None:
+    given, before = context("mlp"), model("mlp")
+    sizes = []
+    for floor in (0.5, 0.0):
+        after = prune_channels.apply(before, {"keep": 0.05, "floor": floor, "round_to": 1}, given)
+        left = [len(family.units) for family in couple(after.to_proto(), given.samples).families]
+        whole = [len(family.units) for family in couple(before.to_proto(), given.samples).families]
+        sizes.append(min(now / then for now, then in zip(left, whole, strict=True)))
+    assert sizes[0] >= 0.5 > sizes[1]
 
 
 def test_settings_are_checked() -> None:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from headway.compress import Context
-from headway.compress.techniques import prune_weights
+from headway.compress.techniques import prune_weights, quantize_dynamic
 from headway.model import Model
 from headway.records import ConfigError, Unsupported
+from headway.testing import wild_graphs
 from headway.testing.small_graphs import GRAPHS, samples
 
 
@@ -72,3 +73,10 @@ def test_settings_are_checked() -> None:
         prune_weights.apply(model, {"pattern": "3:4"}, Context())
     with pytest.raises(Unsupported, match="samples"):
         prune_weights.apply(model, {"score": "wanda"}, Context())
+
+
+def test_a_refusal_names_the_node_and_what_it_reads_instead_of_a_weight() -> None:
+    half, lstm = (Model.from_proto(wild_graphs.GRAPHS[name](), name, "onnx") for name in ("half_weights", "lstm"))
+    assert "; node 'Gemm0' (Gemm) reads what node 'cast_w0' (Cast) makes" in str(prune_weights.refuse(half, Context()))
+    assert "(MatMul) reads float weights of shape [32, 5]" in str(prune_weights.refuse(lstm, Context()))
+    assert "node 'cast_w0' (Cast)" in str(quantize_dynamic.refuse(half, Context()))

@@ -12,13 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.special import log_softmax, softmax
 
 from headway.compress import Context, LabelledRows, make
-from headway.compress.session import answers
-from headway.compress.techniques import recover
+from headway.compress.session import answers, relative_error
+from headway.compress.techniques import quantize_dynamic, recover
 from headway.compress.techniques.contract import Technique
+from headway.lift import lift
 from headway.model import Model
 from headway.records import ConfigError, Step, Unsupported
-from headway.testing.small_graphs import cnn, samples
+from headway.testing.small_graphs import cnn, mlp, samples
 from headway.testing.techniques import TechniqueContract
+from headway.train import recovering
 from training_graphs import clouds, model_of, network, weights_of
 
 
@@ -145,6 +147,31 @@ class TestMending:
         recipe = (Step(technique="fold"), Step(technique="quantize_static"), Step(technique="recover", settings={"epochs": 1}))
         made = make(parent, recipe, here)
         assert made.precision == "int8" and agreement(made.model, parent) > 0.95
+
+    def test_dynamic_integers_stay_near_and_what_is_float_learns(self) -> None:
+        model = Model.from_proto(mlp(), "mlp", "onnx")
+        inputs = samples(model.to_proto(), 64)
+        here = Context(samples=inputs, train=LabelledRows(inputs), parent=model)
+        narrow = quantize_dynamic.apply(model, {}, here)
+        after = recover.apply(narrow, {"epochs": 10, "learning_rate": 0.003}, here)
+        before, now = (relative_error(*(answers(each.to_proto(), inputs, 64) for each in (model, other))) for other in (narrow, after))
+        assert after.digest != narrow.digest and now < before
+        assert not {name for name, array in weights_of(after).items() if "scale" in name and (array != weights_of(narrow)[name]).any()}
+
+    def test_each_graph_is_lifted_once(self, parent: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        lifted: list[Model] = []
+        for module in (recover, recovering):
+            monkeypatch.setattr(module, "lift", lambda model, **more: lifted.append(model) or lift(model, **more))
+        here = replace(context(), parent=parent)
+        recover.apply(four_bits(parent), {"epochs": 1}, here)
+        assert len(lifted) == 2  # the student and its teacher, from which the student also starts
+
+    def test_nothing_that_learns_is_refused(self) -> None:
+        nodes = [helper.make_node("Relu", ["x"], ["y"], name="only")]
+        model = model_of(nodes, {}, {"x": (TensorProto.FLOAT, ["n", 4])}, {"y": (TensorProto.FLOAT, ["n", 4])})
+        assert "float weight" in str(recover.refuse(model, context()))
+        with pytest.raises(Unsupported, match="float weight"):
+            recover.apply(model, {}, context())
 
     def test_multi_task_attack_and_feature_settings_run(self, parent: Model) -> None:
         settings = {"epochs": 1, "balance": "uncertainty", "conflicts": "pcgrad", "attack_radius": 0.1, "attack_steps": 2, "features": 0.5}

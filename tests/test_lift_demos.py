@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
-from headway.demo import store
+from demo_models import NAMES, demo
 from headway.lift import lift, write_back
-from headway.model import load
-
-NAMES = ("digits", "vision", "text", "speech", "recommend")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_demo_answers_the_same_and_every_weight_has_a_gradient(name: str) -> None:
-    case = importlib.import_module(f"headway.demo.demos.{name}").build(store.home(), lambda *_: None)
-    with np.load(Path(case.data), allow_pickle=False) as data:
-        arrays = {key: data[key][:4] for key in data.files if data[key].dtype.kind in "fiub" and key not in ("label", "cluster")}
-    models = load(case.model, arrays).models
+    models, arrays = demo(name, 4)
     assert {model.origin for model in models} == {"torch-dynamo", "torch-script"}
     for model in models:
         feeds = {spec.name: arrays[spec.name] for spec in model.inputs}

@@ -11,7 +11,7 @@ import pytest
 import pruning_graphs
 from headway.compress.coupling import couple
 from headway.compress.layer_costs import Costs
-from headway.compress.layer_models import layer_queries
+from headway.compress.layer_models import layer_queries, widths
 from headway.measure.latency_table import latency_table
 from headway.model import Model
 from headway.records import MeasurementError, Plan
@@ -59,3 +59,17 @@ def test_the_empty_graph_must_be_there() -> None:
     model, samples = made("mlp")
     with pytest.raises(MeasurementError, match="empty graph"):
         latency_table(layer_queries(model, samples)[1:], PLAN, digest=model.digest)
+
+
+def test_what_follows_a_layer_is_timed_with_it() -> None:
+    model, samples = made("cnn")
+    first = next(query for query in layer_queries(model, samples) if query.layer == "Conv0")
+    kinds = [node.op_type for node in onnx.load_from_string(first.build()).graph.node]
+    assert kinds[0] == "Conv" and "Relu" in kinds and kinds.count("Conv") == 1
+
+
+@pytest.mark.parametrize("whole", [1, 3, 8, 12, 16, 24, 40, 64, 96, 144, 1000, 1536])
+def test_widths_rise_to_the_whole_in_blocks(whole: int) -> None:
+    found = widths(whole)
+    assert found[-1] == whole and list(found) == sorted(set(found)) and len(found) <= 9
+    assert whole < 16 or all(width % (8 if whole <= 64 else 16) == 0 for width in found[:-1])

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headway.compress.session import answers
 from headway.model import Model
-from headway.records import ConfigError, DataError, InputError
+from headway.records import ConfigError, InputError
 from headway.train import (
     Attack,
     Distillation,
@@ -326,39 +326,3 @@ class TestRepeatability:
         (tmp_path / "checkpoint.pt").write_bytes(b"torn")
         with pytest.raises(InputError, match="delete it"):
             recover(network(), inputs={"x": x}, labels=label, settings=FAST, folder=tmp_path)
-
-
-class TestRows:
-    def test_a_fixed_batch_is_kept_to(self) -> None:
-        x, label = clouds(70)
-        proto = network().to_proto()
-        for value in (*proto.graph.input, *proto.graph.output):
-            value.type.tensor_type.shape.dim[0].dim_value = 32
-        model = Model.from_proto(proto, "fixed", "onnx")
-        done = recover(model, inputs={"x": x}, labels=label, selection=SimpleNamespace(inputs={"x": x}, labels=label), settings=FAST)
-        assert done.steps == 6 * 2 and done.model.inputs == model.inputs
-        with pytest.raises(DataError, match="fixed batch of 32"):
-            recover(model, inputs={"x": x[:20]}, labels=label[:20], settings=FAST)
-
-    def test_rows_that_do_not_fit_are_refused(self) -> None:
-        x, label = clouds()
-        for inputs, labels, words in (
-            ({"z": x}, label, "add x"),
-            ({"x": x}, label[:5], "same number of rows"),
-            ({"x": x}, {"q": label}, "named as outputs"),
-            ({"x": x.astype(str)}, label, "convert the array"),
-            ({"x": x[:0]}, label[:0], "at least 1"),
-        ):
-            with pytest.raises(DataError, match=words):
-                recover(network(), inputs=inputs, labels=labels, settings=FAST)
-
-    def test_indices_train_their_table(self) -> None:
-        rng = np.random.default_rng(0)
-        arrays = {"table": rng.normal(size=(20, 4)).astype(np.float32), "w": rng.normal(size=(4, 2)).astype(np.float32)}
-        nodes = [helper.make_node("Gather", ["table", "id"], ["e"]), helper.make_node("MatMul", ["e", "w"], ["y"])]
-        model = model_of(nodes, arrays, {"id": (TensorProto.INT64, ["n"])}, {"y": (TensorProto.FLOAT, ["n", 2])})
-        ids = np.arange(200) % 19
-        settings = replace(FAST, schedule=Schedule(epochs=15, batch=20, learning_rate=0.1))
-        done = recover(model, inputs={"id": ids}, labels=ids % 2, settings=settings)
-        assert (answers(done.model.to_proto(), {"id": ids}, 200)[0][0].argmax(1) == ids % 2).mean() > 0.95
-        assert (weights_of(done.model)["table"][19] == arrays["table"][19]).all()

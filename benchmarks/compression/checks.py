@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cases import BATCHES
+from cases import BATCHES, TITLES
 from journal import Journal, Key, Line
 
 HEADWAY = "headway"
@@ -95,7 +95,27 @@ def checks(journal: Journal) -> list[Found]:
     )
     wanted = "at least 2x faster with the same answer on 95% of views of other photos"
     found += judged("EfficientNet-Lite0", wanted, journal, "vision", lambda one: one.agreement >= 0.95, lambda one: one.faster / 2)
-    return [*found, *standings(journal)]
+    return [*found, *four_bits(journal), *standings(journal)]
+
+
+def four_bits(journal: Journal) -> list[Found]:
+    """Training on 4-bit weights: the share of the loss it closes, in the models that lose more than a point by rounding alone."""
+    lines = [line for (stage, *_), line in journal.facts.items() if stage == "four_bits"]
+    found = []
+    for model in dict.fromkeys(line["model"] for line in lines):
+        runs = [line for line in lines if line["model"] == model]
+        lost = [line["rounded"]["drop"]["value"] for line in runs]
+        left = [line["trained"]["drop"]["value"] for line in runs]
+        closed = 1 - sum(left) / sum(lost) if sum(lost) > 0 else 0.0
+        word = "nothing to win back" if max(lost) <= POINT else "holds" if closed >= 0.5 else "does not hold"
+        drops = f"drop {mean_points(lost)} by rounding, {mean_points(left)} trained, points, means of {len(runs)} runs"
+        found.append(Found(f"{TITLES[model]}, 4-bit weights, one scale a tensor", "training closes half of the loss", word, drops))
+    return found
+
+
+def mean_points(values: list[float]) -> str:
+    """The mean in points."""
+    return f"{100 * sum(values) / len(values):.1f}"
 
 
 def standings(journal: Journal) -> list[Found]:

@@ -35,6 +35,10 @@ WEIGHTS: dict[str, Recipe] = {
 }
 STATIC: tuple[str, dict[str, Setting]] = ("quantize_static", {"calibrator": "mse"})
 DYNAMIC: tuple[str, dict[str, Setting]] = ("quantize_dynamic", {})
+SMOOTH: tuple[str, dict[str, Setting]] = ("quantize_static", {"calibrator": "mse", "smooth": 0.8})
+DROP: tuple[str, dict[str, Setting]] = ("drop_blocks", {"drop": 1.0})
+DROP_THREE: tuple[str, dict[str, Setting]] = ("drop_blocks", {"drop": 3.0})
+AFTER: dict[str, Recipe] = {"": (), ", static, smooth": (SMOOTH,), ", dynamic": (DYNAMIC,)}
 
 
 def pruned(model: str, keep: float, by: str, *then: tuple[str, dict[str, Setting]]) -> Recipe:
@@ -50,13 +54,17 @@ OWN: dict[str, dict[str, Recipe]] = {
         "static, recover": (FOLD, STATIC, recover("digits")),
     },
     "vision": {
+        "static, biases corrected": (FOLD, ("quantize_static", {"calibrator": "mse", "correct_bias": True})),
+        "static, equalized, biases corrected": (FOLD, ("quantize_static", {"calibrator": "mse", "equalize": True, "correct_bias": True})),
         "static, recover without labels": (FOLD, STATIC, recover("vision")),
     },
     "text": {
         **WEIGHTS,
         "weights 4 bit, blocks of 256, recover": (FOLD, FOUR_BITS, recover("text")),
-        "prune to 75% of the MACs, recover, dynamic": pruned("text", 0.75, "mac", DYNAMIC),
-        "drop a block, recover, dynamic": (FOLD, ("drop_blocks", {"drop": 1.0}), recover("text"), DYNAMIC),
+        "static, smooth": (FOLD, SMOOTH),
+        **{f"drop a block, recover{word}": (FOLD, DROP, recover("text"), *then) for word, then in AFTER.items()},
+        **{f"drop three blocks, recover{word}": (FOLD, DROP_THREE, recover("text"), *then) for word, then in AFTER.items()},
+        **{f"prune to 75% of the MACs, recover{word}": pruned("text", 0.75, "mac", *then) for word, then in AFTER.items()},
     },
     "speech": {
         "weights 8 bit": WEIGHTS["weights 8 bit"],

@@ -114,6 +114,25 @@ def first_integer_node(proto: ModelProto) -> NodeProto | None:
     return next((node for node in every_node(proto.graph) if node.op_type in INTEGER_OPERATORS), None)
 
 
+def why_not_float(proto: ModelProto, advice: str) -> str | None:
+    """Why a technique that needs a float model refuses this one, ending with ``advice``; none for a float model."""
+    node = first_integer_node(proto)
+    return None if node is None else f"the model must be float, but node {node.name!r} ({node.op_type}) works on integers; {advice}"
+
+
+def weight_left_out(graph: GraphProto, kinds: Iterable[str]) -> str:
+    """What the first node of these operators reads for a weight (``; node 'a' (MatMul) reads...``), to end a refusal with; empty without such a node."""
+    node = next((node for node in graph.node if node.op_type in kinds and len(node.input) > 1), None)
+    if node is None:
+        return ""
+    tensor, maker = initializers(graph).get(node.input[1]), producers(graph).get(node.input[1])
+    if tensor is not None:
+        what = f"{TensorProto.DataType.Name(tensor.data_type).lower()} weights of shape {list(tensor.dims)}"
+    else:
+        what = f"what node {maker.name!r} ({maker.op_type}) makes" if maker is not None else f"the graph's input {node.input[1]!r}"
+    return f"; node {node.name!r} ({node.op_type}) reads {what}"
+
+
 def precision_request(proto: ModelProto) -> str | None:
     """What the graph's metadata asks a runtime to compute float32 nodes in; none for exactly float32."""
     return next((entry.value for entry in proto.metadata_props if entry.key == PRECISION_KEY), None)

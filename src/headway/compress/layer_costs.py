@@ -1,36 +1,60 @@
-"""What the layers of a graph cost at given widths: measured time where a table has it, multiply-adds elsewhere."""
+"""What the layers of a graph cost at given widths: measured time, or multiply-adds."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from headway.compress.coupling import Coupling, Layer
-from headway.records import LatencyTable, LayerTime
-
-Widths = tuple[int, int]
+from headway.compress.layer_models import moves, whole_widths
+from headway.records import LatencyTable, LayerTime, Unsupported
 
 
 class Costs:
-    """Cost of a graph from which units are gone. Time [s] when every layer with channels to cut is in the table, else multiply-adds."""
+    """Cost of a graph from which units are gone: multiply-adds, or time [s] by a table.
+
+    A table knows layers by name and absolute widths, so it also serves a graph whose layers an earlier step left as they were or made narrower.
+
+    Raises:
+        Unsupported: the table lacks a layer that channels can be cut from, or knows it only narrower than it is.
+    """
 
     def __init__(self, coupling: Coupling, table: LatencyTable | None) -> None:
         self._layers = coupling.layers
-        grids = {layer.name: _grid([time for time in table.times if time.layer == layer.name]) for layer in self._layers} if table else {}
-        movable = {layer.name for layer in self._layers if _moves(layer)}
-        self.unit = "s" if grids and all(grids[name] is not None for name in movable) else "macs"
-        self._grids = grids if self.unit == "s" else {}
+        self._curves: dict[str, _Curves] = {}
+        self._whole = {layer.name: whole_widths(coupling, layer) for layer in self._layers if layer.kind != "recurrence"}
+        self.unit = "macs" if table is None else "s"
+        if table is not None:
+            self._read(table)
+
+    def _read(self, table: LatencyTable) -> None:
+        times: dict[str, list[LayerTime]] = {}
+        for time in table.times:
+            if not time.rank and time.precision == "float32":
+                times.setdefault(time.layer, []).append(time)
+        for layer in self._layers:
+            if layer.kind == "recurrence" or not (moves(layer.inside) or moves(layer.outside)):
+                continue
+            if layer.name not in times:
+                raise Unsupported(f"prune_channels: by 'latency' needs times of every layer, got none of {layer.name!r}; use by 'mac'")
+            curves, now = _Curves(times[layer.name]), self._whole[layer.name]
+            if not curves.hold(*now, tied=layer.tied):
+                raise Unsupported(
+                    f"prune_channels: by 'latency' needs times of every layer at its width, got {layer.name!r} of {now[0]} to {now[1]} channels "
+                    f"timed up to {curves.inside[-1]} to {curves.outside[-1]}; use by 'mac'"
+                )
+            self._curves[layer.name] = curves
 
     def layer(self, layer: Layer, gone: Collection[int]) -> float:
         """Cost of one layer."""
         inside, outside = _share(layer.inside, gone), _share(layer.outside, gone)
         if self.unit == "macs":
             return layer.macs * (outside if layer.tied else inside * outside)
-        grid = self._grids.get(layer.name)
-        if grid is None or layer.kind == "recurrence":
+        if layer.name not in self._curves or layer.kind == "recurrence":
             return 0.0
-        return interpolate(*grid, (inside, outside))
+        curves, now = self._curves[layer.name], self._whole[layer.name]
+        return curves.at(curves.inside[-1] if layer.tied else inside * now[0], outside * now[1])
 
     def total(self, gone: Collection[int]) -> float:
         """Cost of all layers."""
@@ -42,29 +66,34 @@ class Costs:
         return [e for e in self._layers if any(row is not None and np.isin(row, wanted).any() for row in (e.inside, e.outside))]
 
 
-def _moves(layer: Layer) -> bool:
-    return any(row is not None and (row >= 0).any() for row in (layer.inside, layer.outside))
-
-
 def _share(row: np.ndarray | None, gone: Collection[int]) -> float:
     return 1.0 if row is None or not gone else float(1 - np.isin(row, np.fromiter(gone, np.int64)).mean())
 
 
-Grid = tuple[np.ndarray, np.ndarray, np.ndarray]
+class _Curves:
+    """Time of a layer along each side, the other whole; in between the product of both, which is exact when time is
+    outside * (a * inside + b): a layer and what follows it.
+    """
+
+    def __init__(self, times: Sequence[LayerTime]) -> None:
+        widest_in, widest_out = max(time.inside for time in times), max(time.outside for time in times)
+        along_in = sorted((time.inside, time.time_s) for time in times if time.outside == widest_out)
+        along_out = sorted((time.outside, time.time_s) for time in times if time.inside == widest_in)
+        self.inside, self._in_s = zip(*along_in, strict=True) if along_in else ((), ())
+        self.outside, self._out_s = zip(*along_out, strict=True) if along_out else ((), ())
+        whole = [time.time_s for time in times if (time.inside, time.outside) == (widest_in, widest_out)]
+        self._whole_s = whole[0] if whole else 0.0
+
+    def hold(self, inside: int, outside: int, *, tied: bool) -> bool:
+        """Whether widths up to these are known."""
+        return bool(self.inside and self.outside) and outside <= self.outside[-1] and (tied or inside <= self.inside[-1])
+
+    def at(self, inside: float, outside: float) -> float:
+        """Time [s]; straight lines between timed widths, constant below them."""
+        if self._whole_s <= 0:
+            return 0.0
+        return _along(self.inside, self._in_s, inside) * _along(self.outside, self._out_s, outside) / self._whole_s
 
 
-def _grid(times: Sequence[LayerTime]) -> Grid | None:
-    """Shares inside, shares outside, and times that never fall with width; none unless the times fill a grid with the whole layer."""
-    found: Mapping[Widths, float] = {(t.inside, t.outside): t.time_s for t in times if not t.rank and t.precision == "float32"}
-    inside, outside = (sorted({key[side] for key in found}) for side in (0, 1))
-    if not found or len(found) != len(inside) * len(outside):
-        return None
-    values = np.array([[max(found[i, o], 0.0) for o in outside] for i in inside])
-    values = np.maximum.accumulate(np.maximum.accumulate(values, axis=0), axis=1)
-    return np.array(inside) / inside[-1], np.array(outside) / outside[-1], values
-
-
-def interpolate(inside: np.ndarray, outside: np.ndarray, values: np.ndarray, at: tuple[float, float]) -> float:
-    """Bilinear between grid points, constant outside of them; monotone because the values are."""
-    columns = [float(np.interp(at[0], inside, values[:, index])) for index in range(len(outside))]
-    return float(np.interp(at[1], outside, columns))
+def _along(widths: Sequence[int], times: Sequence[float], at: float) -> float:
+    return float(np.interp(at, widths, times))

@@ -11,28 +11,30 @@ from headway.compress.coupling import Coupling, Family
 from headway.compress.knapsack import Option, choose
 from headway.compress.layer_costs import Costs
 
-FLOOR, SWEEPS = 0.2, 8
+SWEEPS = 8
+BLOCK, WIDE = 16, 64
+"""Measured time falls in steps of a kernel's block: wide families are cut to multiples of the widest in use, 16 floats of AVX-512."""
 
 
-def counts(family: Family, round_to: int) -> tuple[int, ...]:
-    """How many units may stay, falling: all, then multiples of ``round_to`` channels where the family is wide enough for that."""
+def counts(family: Family, round_to: int, floor: float) -> tuple[int, ...]:
+    """How many units may stay, falling: all, then multiples of ``round_to`` channels where the family is wide enough, down to a share ``floor``."""
     whole = len(family.units)
     step = max(round_to // family.width, 1)
     step = step if whole >= 3 * step else max(whole // 8, 1)
-    least = max(math.ceil(FLOOR * whole), 1)
+    least = max(math.ceil(floor * whole), 1)
     return (whole, *(count for count in range((whole - 1) // step * step, 0, -step) if count >= least))
 
 
-def uniform(coupling: Coupling, scores: Mapping[int, float], keep: float, round_to: int) -> set[int]:
+def uniform(coupling: Coupling, scores: Mapping[int, float], keep: float, round_to: int, floor: float) -> set[int]:
     """The same share of every family, such that the product of two widths is about ``keep``."""
     gone: set[int] = set()
     for family in coupling.families:
         wanted = math.sqrt(keep) * len(family.units)
-        gone |= _least(family, scores, min(counts(family, round_to), key=lambda count: (abs(count - wanted), -count)))
+        gone |= _least(family, scores, min(counts(family, round_to, floor), key=lambda count: (abs(count - wanted), -count)))
     return _alive(coupling, scores, gone)
 
 
-def budgeted(coupling: Coupling, costs: Costs, scores: Mapping[int, float], keep: float, round_to: int) -> set[int]:
+def budgeted(coupling: Coupling, costs: Costs, scores: Mapping[int, float], keep: float, round_to: int, floor: float) -> set[int]:
     """The units of least loss whose absence brings the cost down to ``keep`` of the whole.
 
     Two families that meet in a layer save less together than each alone; so the knapsack is solved again from where it stands until the
@@ -44,20 +46,24 @@ def budgeted(coupling: Coupling, costs: Costs, scores: Mapping[int, float], keep
         now = costs.total(gone)
         if now <= budget * (1 + 1e-9):
             break
-        chosen = _sweep(coupling, costs, scores, gone, now - budget, round_to)
+        chosen = _sweep(coupling, costs, scores, gone, now - budget, round_to, floor)
         if chosen == gone:
             break
         gone = chosen
     return _alive(coupling, scores, gone)
 
 
-def _sweep(coupling: Coupling, costs: Costs, scores: Mapping[int, float], gone: set[int], excess: float, round_to: int) -> set[int]:
+def _sweep(
+    coupling: Coupling, costs: Costs, scores: Mapping[int, float], gone: set[int], excess: float, round_to: int, floor: float
+) -> set[int]:
     items, sets = [], []
     for family in coupling.families:
         lost = gone & set(family.units)
         layers = costs.touching(family.units)
+        wide = costs.unit == "s" and len(family.units) * family.width > WIDE
+        multiple = max(round_to, BLOCK) if wide else round_to
         options, ways = [], []
-        for count in counts(family, round_to):
+        for count in counts(family, multiple, floor):
             if count > len(family.units) - len(lost):
                 continue
             way = _least(family, scores, count)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx import AttributeProto, GraphProto, NodeProto, helper
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
 from headway.lift.tensors import from_proto
-from headway.records import Unsupported
+from headway.records import DataError, Unsupported
 
 
 @dataclass(eq=False)
@@ -18,8 +18,9 @@ class Node:
 
     Attributes:
         compile: makes a runnable program of a subgraph.
-        ghost: of QuantizeLinear: only DequantizeLinear reads it, so integers may be carried as floats with a gradient.
+        ghost: the integers it makes may be carried as floats with a gradient (``ghosts``).
         latent: ONNX element type of the integers that a float latent weight stands for at input 0; 0: it is no latent.
+        carried: ONNX element type of the integers that floats at input 0 stand for (``ghosts``); 0: the integers are integers.
         scales: the scales learn.
         kinds: ONNX element types of the graph's inputs and constants by name.
     """
@@ -29,6 +30,7 @@ class Node:
     compile: Callable[[GraphProto], Any]
     ghost: bool = False
     latent: int = 0
+    carried: int = 0
     scales: bool = False
     kinds: Mapping[str, int] = field(default_factory=dict)
     attributes: dict[str, Any] = field(init=False)
@@ -58,6 +60,12 @@ class Node:
         """ONNX element type of an input that is a constant or an input of the graph; 0 when it is not known."""
         return self.kinds.get(self.proto.input[position], 0)
 
+    @property
+    def quantizes_to(self) -> int:
+        """Of QuantizeLinear and DynamicQuantizeLinear: ONNX element type of the integers; 0 when only the zero point's tensor tells."""
+        asked = self.get("output_dtype", 0)
+        return asked or (self.kind(2) if self.has(2) else TensorProto.UINT8)
+
     def makes(self, position: int) -> bool:
         """Whether an optional output is asked for."""
         return len(self.proto.output) > position and bool(self.proto.output[position])
@@ -65,6 +73,10 @@ class Node:
     def refuse(self, reason: str) -> Unsupported:
         """The error that names this node."""
         return Unsupported(f"lift: node {self.label} ({self.operator}, opset {self.opset}) {reason}")
+
+    def misfit(self, reason: str) -> DataError:
+        """The error that names this node when values do not fit it."""
+        return DataError(f"lift: node {self.label} ({self.operator}) {reason}")
 
 
 def _value(attribute: AttributeProto) -> Any:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from headway.lift import operators, registry
+from headway.lift.ghosts import ghosts
 from headway.lift.node import Node
 from headway.lift.registry import Operator, Run
-from headway.lift.store import Store, graphs
-from headway.records import Unsupported
+from headway.lift.store import Store, graphs, places
+from headway.records import DataError, Unsupported
 
 assert operators.__doc__, "importing the operators registers them"
 FOLD_LIMIT = 1 << 22
@@ -91,6 +92,8 @@ class Program:
                 arguments = _together(arguments, step.operator, frame.device)
             try:
                 result = step.run(frame, *arguments) if step.operator.frame else step.run(*arguments)
+            except (RuntimeError, IndexError, ValueError) as error:
+                raise _misfit(step, arguments, error) from error
             except Exception as error:
                 error.add_note(f"in the lifted graph at node {step.label}")
                 raise
@@ -101,6 +104,14 @@ class Program:
             for name in step.last:
                 if name not in keep:
                     del values[name]
+
+
+def _misfit(step: Step, arguments: Sequence[Any], error: Exception) -> DataError:
+    shapes = ", ".join(str(list(each.shape)) for each in arguments if isinstance(each, torch.Tensor)) or "none"
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return DataError(
+        f"lift: node {step.label} must get values that it can work on, got shapes {shapes}: {reason}; compare the rows with the model's inputs"
+    )
 
 
 def compile_model(proto: ModelProto, store: Store, learn_scales: bool) -> Program:
@@ -119,20 +130,21 @@ class _Compiler:
         self.store = store
         self.learn_scales = learn_scales
         self.all_graphs = list(graphs(proto.graph))
-        self.kinds = {tensor.name: tensor.data_type for each in self.all_graphs for tensor in each.initializer}
+        self.kinds = {place.name: place.tensor.data_type for place in places(proto.graph)}
         self.kinds |= {value.name: value.type.tensor_type.elem_type for each in self.all_graphs for value in each.input}
+        self.carried: dict[str, int] = {}
 
     def compile(self, graph: GraphProto) -> Program:
         number = next(position for position, each in enumerate(self.all_graphs) if each is graph)
         keys = {name: key for (where, name), key in self.store.keys.items() if where == number}
-        readers = _readers(graph)
+        floating = ghosts(graph)
         made: set[str] = set(keys) | {value.name for value in graph.input} | {""}
         captured: dict[str, None] = {}
         steps = []
         for proto in graph.node:
             if proto.op_type == "Constant" and proto.output[0] in keys:
                 continue
-            step = self._step(proto, readers, keys)
+            step = self._step(proto, floating, keys)
             captured.update(dict.fromkeys(name for name in (*step.inputs, *step.captured) if name not in made))
             made.update(step.outputs)
             if not self._fold(step, keys):
@@ -143,7 +155,7 @@ class _Compiler:
         inputs = tuple(value.name for value in graph.input)
         return Program(inputs, outputs, keys, tuple(captured), steps)
 
-    def _step(self, proto: NodeProto, readers: Mapping[str, list[str]], keys: Mapping[str, str]) -> Step:
+    def _step(self, proto: NodeProto, floating: Collection[str], keys: Mapping[str, str]) -> Step:
         opset = self.opsets.get(proto.domain, 1)
         inner: list[Program] = []
 
@@ -154,9 +166,11 @@ class _Compiler:
         first = keys.get(proto.input[0], "") if proto.input else ""
         node = Node(
             proto, opset, compile_inner, scales=self.learn_scales, kinds=self.kinds,
-            ghost=proto.op_type == "QuantizeLinear" and set(readers.get(proto.output[0], ["none"])) == {"DequantizeLinear"},
+            ghost=proto.output[0] in floating, carried=self.carried.get(proto.input[0], 0) if proto.input else 0,
             latent=self.store.latents[first].kind if proto.op_type == "DequantizeLinear" and first in self.store.latents else 0,
         )  # fmt: skip
+        if node.ghost:
+            self.carried[proto.output[0]] = node.quantizes_to
         operator = registry.find(proto.domain, proto.op_type, opset)
         if operator is None:
             domain = proto.domain or "ai.onnx"
@@ -175,26 +189,13 @@ class _Compiler:
         try:
             with torch.no_grad():
                 result = step.run(*(fixed[keys[name]] if name else None for name in step.inputs))
-        except (RuntimeError, TypeError, ValueError, IndexError, Unsupported):
+        except (RuntimeError, TypeError, ValueError, IndexError, DataError, Unsupported):
             return False
         results = result if isinstance(result, tuple) else (result,)
         if not all(isinstance(each, torch.Tensor) and each.numel() <= FOLD_LIMIT for each in results):
             return False
         keys.update({name: self.store.add(each) for name, each in zip(step.outputs, results, strict=False)})
         return True
-
-
-def _readers(graph: GraphProto) -> dict[str, list[str]]:
-    """Operator names of all readers of each value, inner graphs and the graph's outputs too."""
-    found: dict[str, list[str]] = {value.name: ["output"] for value in graph.output}
-    for node in graph.node:
-        for name in node.input:
-            found.setdefault(name, []).append(node.op_type)
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                for name in _readers(attribute.g):
-                    found.setdefault(name, []).append("inner")
-    return found
 
 
 def _mark_last(steps: list[Step], stay: set[str]) -> None:

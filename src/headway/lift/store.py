@@ -92,9 +92,14 @@ def collect(graph: GraphProto, learn_scales: bool) -> Store:
     all_places = places(graph)
     uses = _uses(all_graphs)
     tensors = {place.name: place.tensor for place in all_places}
+    measured = {node.output[1] for each in all_graphs for node in each.node if node.op_type == "DynamicQuantizeLinear"}
     for place in all_places:
         store.keys[place.graph, place.name] = place.key
-        _sort(store, place, uses.get(place.name, []), tensors, learn_scales)
+        readers = uses.get(place.name, [])
+        if any(node.op_type == "Mul" and measured & set(node.input) for node, _ in readers):
+            store.fixed[place.key] = from_proto(place.tensor)  # the scale of a weight, times that of its input
+        else:
+            _sort(store, place, readers, tensors, learn_scales)
     return store
 
 

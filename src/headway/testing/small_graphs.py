@@ -5,6 +5,7 @@ Random weights from a fixed seed, a free batch axis, well under a megabyte each.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 
-class _Sketch:
+class Sketch:
     """Collects nodes and weights of a graph with one input ``x`` and one output ``y``."""
 
     def __init__(self, seed: int) -> None:
@@ -46,7 +47,7 @@ class _Sketch:
         variance = self.constant(self.rng.uniform(0.5, 2, channels).astype(np.float32))
         return self.add("BatchNormalization", value, positive, shift, mean, variance)
 
-    def model(self, shape: tuple[int, ...], outputs: int | tuple[int | str, ...], version: int = 17) -> ModelProto:
+    def model(self, shape: tuple[int | str, ...], outputs: int | tuple[int | str, ...], version: int = 17) -> ModelProto:
         last = (outputs,) if isinstance(outputs, int) else outputs
         graph = helper.make_graph(
             self.nodes,
@@ -58,14 +59,14 @@ class _Sketch:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)], ir_version=8)
 
 
-def _head(sketch: _Sketch, value: str, channels: int, classes: int = 5) -> None:
+def _head(sketch: Sketch, value: str, channels: int, classes: int = 5) -> None:
     flat = sketch.add("Flatten", sketch.add("GlobalAveragePool", value))
     sketch.add("Gemm", flat, sketch.weight(classes, channels), sketch.weight(classes, scale=0.1), output="y", transB=1)
 
 
 def cnn(version: int = 17) -> ModelProto:
     """Conv, batch norm, Relu; a depthwise pair; dropout and identity on the way to the classifier."""
-    sketch = _Sketch(1)
+    sketch = Sketch(1)
     value = "x"
     for into, out, group in ((3, 8, 1), (8, 8, 8), (8, 16, 1)):
         value = sketch.add("Relu", sketch.batch_norm(sketch.conv(value, into, out, group=group, bias=False), out))
@@ -81,7 +82,7 @@ def cnn_opset_11() -> ModelProto:
 
 def residual() -> ModelProto:
     """Two residual blocks with clipped activations and a projection shortcut."""
-    sketch = _Sketch(2)
+    sketch = Sketch(2)
     low, high = sketch.constant(np.array(0, np.float32)), sketch.constant(np.array(6, np.float32))
     value = sketch.add("Clip", sketch.conv("x", 3, 8), low, high)
     inner = sketch.add("Clip", sketch.batch_norm(sketch.conv(value, 8, 8), 8), low, high)
@@ -92,24 +93,29 @@ def residual() -> ModelProto:
     return sketch.model((3, 8, 8), 5)
 
 
-def mlp() -> ModelProto:
+def mlp(version: int = 17) -> ModelProto:
     """Gemm with and without transposition, and a MatMul with its bias added after."""
-    sketch = _Sketch(3)
+    sketch = Sketch(3)
     value = sketch.add("Relu", sketch.add("Gemm", "x", sketch.weight(32, 12), sketch.weight(32, scale=0.1), transB=1))
     value = sketch.add("Relu", sketch.add("Gemm", value, sketch.weight(32, 32), sketch.weight(32, scale=0.1)))
     value = sketch.add("Relu", sketch.add("Add", sketch.add("MatMul", value, sketch.weight(32, 16)), sketch.weight(16, scale=0.1)))
     sketch.add("Gemm", value, sketch.weight(4, 16), sketch.weight(4, scale=0.1), output="y", transB=1)
-    return sketch.model((12,), 4)
+    return sketch.model((12,), 4, version)
 
 
-def transformer() -> ModelProto:
-    """One pre-norm transformer block of width 16 with two heads, and a mean over the sequence."""
-    sketch = _Sketch(4)
+def transformer(version: int = 17, steps: int | str = 6) -> ModelProto:
+    """One pre-norm transformer block of width 16 with two heads, and a mean over the sequence; before opset 17 the norms are written out."""
+    sketch = Sketch(4)
     width, heads = 16, 2
 
     def norm(value: str) -> str:
         ones, zeros = sketch.constant(np.ones(width, np.float32)), sketch.constant(np.zeros(width, np.float32))
-        return sketch.add("LayerNormalization", value, ones, zeros, axis=-1)
+        if version >= 17:
+            return sketch.add("LayerNormalization", value, ones, zeros, axis=-1)
+        centred = sketch.add("Sub", value, sketch.add("ReduceMean", value, axes=[-1]))
+        spread = sketch.add("ReduceMean", sketch.add("Mul", centred, centred), axes=[-1])
+        root = sketch.add("Sqrt", sketch.add("Add", spread, sketch.constant(np.array(1e-5, np.float32))))
+        return sketch.add("Add", sketch.add("Mul", sketch.add("Div", centred, root), ones), zeros)
 
     def linear(value: str, into: int, out: int) -> str:
         return sketch.add("Add", sketch.add("MatMul", value, sketch.weight(into, out)), sketch.weight(out, scale=0.1))
@@ -128,12 +134,12 @@ def transformer() -> ModelProto:
     inner = sketch.add("Mul", inner, sketch.add("Sigmoid", inner))
     stream = sketch.add("Add", stream, linear(inner, 32, width))
     sketch.add("ReduceMean", norm(stream), output="y", axes=[1], keepdims=0)
-    return sketch.model((6, width), width)
+    return sketch.model((steps, width), width, version)
 
 
 def shared_weights() -> ModelProto:
     """One matrix in three layers (once transposed), one convolution weight in two with a batch norm after one of them, a shared bias."""
-    sketch = _Sketch(5)
+    sketch = Sketch(5)
     kernel, bias = sketch.weight(4, 4, 3, 3), sketch.weight(4, scale=0.1)
     value = sketch.conv("x", 3, 4)
     for last in (False, True):
@@ -147,9 +153,9 @@ def shared_weights() -> ModelProto:
     return sketch.model((3, 8, 8), 4)
 
 
-def constant_nodes() -> ModelProto:
-    """The residual network with every weight in a Constant node, and nodes without names."""
-    proto = residual()
+def constant_nodes(proto: ModelProto | None = None) -> ModelProto:
+    """A graph, by default the residual network, with every weight in a Constant node, and nodes without names."""
+    proto = residual() if proto is None else proto
     nodes = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in proto.graph.initializer]
     del proto.graph.initializer[:]
     rest = list(proto.graph.node)
@@ -171,13 +177,14 @@ GRAPHS: dict[str, Callable[[], ModelProto]] = {
 }
 
 
-def samples(proto: ModelProto, rows: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random samples for a graph of this file: arrays (rows, ...) float32, by input name."""
+def samples(proto: ModelProto, rows: int, seed: int = 0, free: tuple[int, ...] = (8,)) -> dict[str, np.ndarray]:
+    """Random samples for a graph of this room: arrays (rows, ...) float32, by input name; free axes after the first get the sizes ``free`` in turn."""
     rng = np.random.default_rng(seed)
     fixed = {tensor.name for tensor in proto.graph.initializer}
     made = {}
     for value in proto.graph.input:
         if value.name not in fixed:
-            shape = [axis.dim_value for axis in value.type.tensor_type.shape.dim][1:]
+            sizes = itertools.cycle(free)
+            shape = [axis.dim_value or next(sizes) for axis in value.type.tensor_type.shape.dim[1:]]
             made[value.name] = rng.normal(0, 1, (rows, *shape)).astype(np.float32)
     return made

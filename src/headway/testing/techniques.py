@@ -5,13 +5,14 @@
         @classmethod
         def technique(cls): return my_technique
 
-The suite runs every rung of the technique's ladder on every graph of ``small_graphs`` (override ``model`` for others). It checks form and
+The suite runs every rung of the technique's ladder on every graph of ``small_graphs`` and ``wild_graphs`` (override ``model`` for others). It checks form and
 good behaviour, not speed and not accuracy on real data.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +24,12 @@ from headway.compress.session import answers, relative_error
 from headway.compress.techniques.contract import Technique
 from headway.model import Model
 from headway.records import Setting, Step, Unsupported, to_json
-from headway.testing.small_graphs import GRAPHS, samples
+from headway.testing import small_graphs, wild_graphs
+from headway.testing.small_graphs import samples
 
 ROWS = 24
+GRAPHS = {**small_graphs.GRAPHS, **wild_graphs.GRAPHS}
+OTHER_SIZES = (12, 10)
 
 
 @dataclass(frozen=True)
@@ -110,17 +114,19 @@ class TechniqueContract:
             assert rung.first.inputs == model.inputs and rung.first.outputs == model.outputs
             assert (rung.first.name, rung.first.origin) == (model.name, model.origin)
 
-    def test_answers_stay_finite_and_near_at_any_batch(
+    def test_answers_stay_finite_and_near_at_any_batch_and_size(
         self, technique: Technique, model: Model, context: Context, applied: tuple[Applied, ...]
     ) -> None:
         limit = getattr(technique, "LARGEST_ERROR", self.largest_error)
-        for rows in (1, 5):
-            expected = answers(model.to_proto(), context.samples, rows)
+        proto = model.to_proto()
+        others = samples(proto, 5, seed=1, free=OTHER_SIZES)
+        for rows, given in ((1, context.samples), (5, context.samples), (5, others)):
+            expected = answers(proto, given, rows)
             for rung in applied:
-                got = answers(rung.first.to_proto(), context.samples, rows)
+                got = answers(rung.first.to_proto(), given, rows)
                 assert all(np.isfinite(array).all() for batch in got for array in batch), f"{rung.settings}: answers are not finite"
                 error = relative_error(expected, got)
-                assert error < limit, f"{rung.settings}: answers moved by {error:.2g} at batch {rows}"
+                assert error < limit, f"{rung.settings}: answers moved by {error:.2g} at batch {rows}, {_sizes(given)}"
 
     def test_its_effect_can_be_reported(self, model: Model, context: Context, applied: tuple[Applied, ...]) -> None:
         before = model.to_proto()
@@ -140,3 +146,7 @@ class TechniqueContract:
                 again = technique.apply(rung.first, dict(rung.settings), context)
                 error = relative_error(answers(rung.first.to_proto(), context.samples, 5), answers(again.to_proto(), context.samples, 5))
                 assert error < limit, f"{rung.settings}: a second application moved the answers by {error:.2g}"
+
+
+def _sizes(given: Mapping[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} of {list(array.shape[1:])}" for name, array in given.items())

@@ -138,6 +138,8 @@ def check_labels(name: str, output: Tensor, labels: Array, kind: str, axis: int)
             f"labels of output {name!r}: {kind} needs {each} a row for an output of shape {list(output.shape)}, got {labels[0].size}"
         )
     if kind == "classes":
+        if not bool(np.array_equal(labels, np.round(labels))):
+            raise DataError(f"labels of output {name!r}: classes must be whole numbers, got others; use mse")
         largest, smallest = labels.max(), labels.min()
         if smallest < 0 or largest >= output.shape[axis]:
             raise DataError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from headway.records import ConfigError
+from headway.records import ConfigError, Unsupported
 from headway.train.rows import Feeds, Rows
 from headway.train.settings import Attack
 
@@ -49,7 +49,12 @@ class Attacker:
             moved[name] = self._inside(name, feeds[name] + radius * noise, feeds[name])
         for _ in range(self.attack.steps):
             held = {name: moved[name].detach().requires_grad_(True) for name in self.ranges}
-            uphill = torch.autograd.grad(loss({**moved, **held}), list(held.values()))
+            height = loss({**moved, **held})
+            if not height.requires_grad:
+                raise Unsupported(
+                    f"attack: the outputs must depend on {', '.join(held)} through float arithmetic, but no gradient comes back; leave it out"
+                )
+            uphill = torch.autograd.grad(height, list(held.values()), materialize_grads=True)
             for (name, value), slope in zip(held.items(), uphill, strict=True):
                 moved[name] = self._inside(name, value.detach() + step * slope.sign(), feeds[name])
         return moved

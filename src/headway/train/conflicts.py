@@ -33,7 +33,7 @@ def into_gradients(losses: Sequence[Tensor], parameters: Sequence[Tensor], *, co
     if conflicts == "sum" or len(losses) == 1:
         torch.stack(list(losses)).sum().backward()
         return
-    each = [torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in losses]
+    each = [torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in losses if loss.requires_grad]
     reached = [any(grads[index] is not None for grads in each) for index in range(len(parameters))]
     flat = []
     for grads in each:

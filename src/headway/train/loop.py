@@ -135,6 +135,10 @@ class Loop:
         self.student.train()
         self.optimiser.zero_grad(set_to_none=True)
         losses = self.goal.losses(self.student, rows, self.generator)
+        if not any(each.requires_grad for each in losses):
+            raise Unsupported(
+                "recover: a weight that learns must reach a trained output, but no gradient comes back (integer arithmetic passes none)"
+            )
         loss = sum(float(each.detach()) for each in losses)
         if not math.isfinite(loss):
             return loss

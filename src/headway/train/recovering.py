@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headway.lift import Lifted, lift, write_back
 from headway.model import Model
-from headway.records import ConfigError
+from headway.records import ConfigError, DataError
 from headway.train.aims import aims
 from headway.train.attack import Attacker
 from headway.train.history import Epoch, Report
@@ -77,10 +77,12 @@ def recover(
     chosen = None if selection is None else check(model, selection.inputs, selection.labels, "selection rows")
     student = lift(model, learn_scales=settings.learn_scales)
     masks = pruned(student) if settings.keep_zeros else {}
+    lifted = [lift(each) for each in teachers]
     if start is not None:
-        begin_from(student, lift(start), masks)
+        again = next((own for each, own in zip(teachers, lifted, strict=True) if each is start), None)
+        begin_from(student, lift(start) if again is None else again, masks)
     with repeatable(settings.seed) as generator:
-        known = tuple(teacher(each, lift(each), model) for each in teachers)
+        known = tuple(teacher(each, own, model) for each, own in zip(teachers, lifted, strict=True))
         seen = _seen(student, rows, known)
         goal = _goal(seen, rows, known, settings)
         scales = scale_names(model) & set(student.weights)
@@ -124,12 +126,30 @@ def _goal(seen: Mapping[str, Tensor], rows: Rows, known: tuple[Teacher, ...], se
 
 
 def _seen(student: Lifted, rows: Rows, known: tuple[Teacher, ...]) -> dict[str, Tensor]:
-    """Answers to the first rows: the first teacher's where it has that output, else the student's own."""
-    feeds = rows.feeds(next(iter(rows.batches(SEEN_ROWS))))
+    """Answers to the first rows: the first teacher's where it has that output, else the student's own; only outputs with an answer a row.
+
+    Raises:
+        ConfigError: a teacher answers in another shape.
+        DataError: an output has labels and no answer a row.
+    """
+    chosen = next(iter(rows.batches(SEEN_ROWS)))
+    feeds = rows.feeds(chosen)
     student.eval()
     with torch.no_grad():
         own = student(feeds)
-    return {**own, **(known[0].answer(feeds) if known else {})}
+    theirs = [each.answer(feeds) for each in known]
+    for name, answer in ((name, answer) for answers in theirs for name, answer in answers.items()):
+        if answer.shape != own[name].shape:
+            raise ConfigError(
+                f"teacher: its output for {name!r} must have the model's shape {list(own[name].shape)}, got {list(answer.shape)}; take another"
+            )
+    single = [name for name, output in own.items() if not output.ndim or len(output) != len(chosen)]
+    labelled = next((name for name in single if name in rows.labels), None)
+    if labelled is not None:
+        raise DataError(
+            f"labels of output {labelled!r}: it must give one answer a row, got shape {list(own[labelled].shape)} for {len(chosen)} rows; leave them out"
+        )
+    return {name: output for name, output in {**own, **(theirs[0] if theirs else {})}.items() if name not in single}
 
 
 def _judge(seen: Mapping[str, Tensor], goal: Goal, chosen: Rows | None, settings: Settings) -> Judge | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headway.model import Model
-from headway.records import DataError
+from headway.records import DataError, TensorSpec
 
 Array = NDArray[Any]
 Labels = Array | Mapping[str, Array] | None
@@ -68,13 +68,13 @@ def check(model: Model, inputs: Mapping[str, Array], labels: Labels, what: str) 
     """Rows that fit the model's inputs and outputs.
 
     Raises:
-        DataError: an input is missing or of another type, labels for an unknown output, arrays of different lengths, no rows, or fewer
+        DataError: an input is missing or of another type or shape, labels for an unknown output, arrays of different lengths, no rows, or fewer
             than the model's fixed batch.
     """
     missing = [spec.name for spec in model.inputs if spec.name not in inputs]
     if missing:
         raise DataError(f"{what}: must hold every input of {model.name}, got {', '.join(inputs) or 'nothing'}; add {', '.join(missing)}")
-    held = {spec.name: _fit(spec.name, np.asarray(inputs[spec.name]), spec.dtype, what) for spec in model.inputs}
+    held = {spec.name: _fit(spec, np.asarray(inputs[spec.name]), what) for spec in model.inputs}
     named = _by_output(model, labels, what)
     lengths = {len(array) if array.ndim else 0 for array in (*held.values(), *named.values())}
     if len(lengths) > 1 or not lengths or min(lengths) < 1:
@@ -99,15 +99,22 @@ def _by_output(model: Model, labels: Labels, what: str) -> dict[str, Array]:
 
 def _narrow(name: str, array: Array, what: str) -> Array:
     if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise DataError(f"{what}: labels of {name!r} must be finite, got NaN or infinity; leave out rows without a label")
         return array.astype(np.float32, copy=False)
     if array.dtype.kind in "iub":
         return array.astype(np.int64, copy=False)
     raise DataError(f"{what}: labels of {name!r} must be numbers, got {array.dtype}; number the classes from 0")
 
 
-def _fit(name: str, array: Array, dtype: str, what: str) -> Array:
+def _fit(spec: TensorSpec, array: Array, what: str) -> Array:
+    name, dtype, asked = spec.name, spec.dtype, ("rows", *spec.shape[1:])
     if dtype in ("str", "undefined"):
         raise DataError(f"{what}: input {name!r} must be numeric to train on, got {dtype}")
+    if spec.shape and (array.ndim != len(asked) or any(isinstance(a, int) and a != b for a, b in zip(asked, array.shape, strict=True))):
+        raise DataError(
+            f"{what}: input {name!r} must have shape [{', '.join(map(str, asked))}], got {list(array.shape)}; reshape the array"
+        )
     wanted = np.dtype(dtype)
     if array.dtype == wanted:
         return array

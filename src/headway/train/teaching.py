@@ -44,11 +44,17 @@ def teacher(model: Model, lifted: Lifted, student: Model) -> Teacher:
     """A teacher for a student; outputs go by name, or by place where no name is shared and there are as many.
 
     Raises:
-        ConfigError: it needs an input that the student lacks, or no output of theirs belongs together.
+        ConfigError: it needs an input that the student lacks or has in another shape, or no output of theirs belongs together.
     """
     extra = [spec.name for spec in model.inputs if spec.name not in {own.name for own in student.inputs}]
     if extra:
         raise ConfigError(f"teacher {model.name}: its inputs must be the model's, got {', '.join(extra)} more; rename or leave it out")
+    for spec in model.inputs:
+        own = next(each.shape for each in student.inputs if each.name == spec.name)
+        if _clash(spec.shape, own):
+            raise ConfigError(
+                f"teacher {model.name}: its input {spec.name!r} must have the model's shape {list(own)}, got {list(spec.shape)}; take another"
+            )
     mine, theirs = [spec.name for spec in student.outputs], [spec.name for spec in model.outputs]
     pairs = {name: name for name in mine if name in theirs}
     if not pairs and len(mine) == len(theirs):
@@ -60,6 +66,12 @@ def teacher(model: Model, lifted: Lifted, student: Model) -> Teacher:
     for weight in lifted.parameters():
         weight.requires_grad_(False)
     return Teacher(lifted.eval(), tuple(spec.name for spec in model.inputs), pairs)
+
+
+def _clash(one: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
+    """Whether no rows have both shapes; the first axis is the row, and an empty shape is not known."""
+    pairs = list(zip(one, other, strict=False))[1:]
+    return bool(one and other) and (len(one) != len(other) or any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs))
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,15 @@ ORDER = 20
 HARSHNESS = 5
 FOLLOWS: tuple[str, ...] = ()
 LARGEST_ERROR = 2.0
-DEFAULTS: dict[str, Setting] = {"keep": 0.75, "importance": "activation", "by": "mac", "round_to": 8, "rounds": 1, "repair": True}
+DEFAULTS: dict[str, Setting] = {
+    "keep": 0.75,
+    "importance": "activation",
+    "by": "mac",
+    "round_to": 8,
+    "floor": 0.2,
+    "rounds": 1,
+    "repair": True,
+}
 CHOICES: dict[str, tuple[Setting, ...]] = {"by": ("latency", "mac", "uniform")}
 
 
@@ -29,7 +37,7 @@ def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
     """Three quarters, a half, a third; by time where a table of this model is there."""
     if refuse(model, context):
         return ()
-    by = "latency" if context.latency is not None else "mac"
+    by = "latency" if _served(model, context) else "mac"
     more: dict[str, Setting] = {} if context.rows else {"importance": "magnitude", "repair": False}
     return tuple({"keep": keep, "by": by, **more} for keep in (0.75, 0.5, 0.35))
 
@@ -53,14 +61,21 @@ def refuse(model: Model, context: Context) -> str | None:
 def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model:
     """The smaller model.
 
+    Settings: ``keep``; ``by`` (``mac``; ``latency``: the table's times; ``uniform``: the same share of every family); ``importance``;
+    ``round_to``, widths are multiples of it where a family is wide enough; ``floor``, the least share of a family that stays in one round;
+    ``rounds``; ``repair``.
+
     Raises:
         ConfigError: a setting is not known or out of range.
-        Unsupported: nothing can be cut, or the importance needs samples and there are none.
+        Unsupported: nothing can be cut, the importance needs samples and there are none, or by ``latency`` the table does not know a layer.
     """
     chosen = read_settings("prune_channels", settings, DEFAULTS, CHOICES)
-    keep, round_to, rounds = float(chosen["keep"]), int(chosen["round_to"]), int(chosen["rounds"])
-    if not (0 < keep < 1 and round_to >= 1 and rounds >= 1):
-        raise ConfigError(f"prune_channels: keep must be between 0 and 1, round_to and rounds at least 1, got {keep}, {round_to}, {rounds}")
+    keep, round_to, rounds, floor = float(chosen["keep"]), int(chosen["round_to"]), int(chosen["rounds"]), float(chosen["floor"])
+    if not (0 < keep < 1 and 0 <= floor < 1 and round_to >= 1 and rounds >= 1):
+        raise ConfigError(
+            "prune_channels: keep must be between 0 and 1, floor too or 0, round_to and rounds at least 1, "
+            f"got {keep}, {floor}, {round_to}, {rounds}"
+        )
     reason = refuse(model, context)
     if reason:
         raise Unsupported(reason)
@@ -72,14 +87,30 @@ def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model
 def _once(model: Model, keep: float, chosen: dict[str, Setting], context: Context) -> Model:
     coupling = couple(model.to_proto(), context.samples)
     scores = _scores(coupling, str(chosen["importance"]), context)
-    round_to = int(chosen["round_to"])
+    round_to, floor = int(chosen["round_to"]), float(chosen["floor"])
     if chosen["by"] == "uniform":
-        gone = uniform(coupling, scores, keep, round_to)
+        gone = uniform(coupling, scores, keep, round_to, floor)
     else:
-        costs = Costs(coupling, context.latency if chosen["by"] == "latency" else None)
-        gone = budgeted(coupling, costs, scores, keep, round_to)
+        gone = budgeted(coupling, _costs(coupling, str(chosen["by"]), context), scores, keep, round_to, floor)
     values = repaired(coupling, gone, context.samples) if chosen["repair"] and context.rows else {}
     return Model.from_proto(cut(coupling, gone, values), model.name, model.origin)
+
+
+def _costs(coupling: Coupling, by: str, context: Context) -> Costs:
+    if by == "latency" and context.latency is None:
+        raise Unsupported("prune_channels: by 'latency' needs measured times of the layers, got none; use by 'mac'")
+    return Costs(coupling, context.latency if by == "latency" else None)
+
+
+def _served(model: Model, context: Context) -> bool:
+    """Whether the table knows every layer of this model at its width."""
+    if context.latency is None:
+        return False
+    try:
+        Costs(couple(model.to_proto(), context.samples), context.latency)
+    except Unsupported:
+        return False
+    return True
 
 
 def _scores(coupling: Coupling, name: str, context: Context) -> dict[int, float]:

@@ -12,7 +12,7 @@ from onnx import ModelProto, numpy_helper
 
 from headway.compress.context import Context
 from headway.compress.factors import Target, moments, targets
-from headway.compress.graph import consumers, first_integer_node, initializers, normalise
+from headway.compress.graph import consumers, initializers, normalise, weight_left_out, why_not_float
 from headway.compress.settings import read_settings
 from headway.model import Model
 from headway.records import ConfigError, Setting, Unsupported
@@ -35,11 +35,12 @@ def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
 def refuse(model: Model, context: Context) -> str | None:
     """Needs a float model with a layer that holds a weight of some size."""
     proto = normalise(model.to_proto())
-    integer = first_integer_node(proto)
-    if integer is not None:
-        return f"prune_weights: the model must be float, but node {integer.name!r} ({integer.op_type}) works on integers; prune before quantizing"
+    reason = why_not_float(proto, "prune before quantizing")
+    if reason:
+        return f"prune_weights: {reason}"
     if not _own(proto, int(DEFAULTS["least"])):
-        return f"prune_weights: no MatMul, Gemm or ungrouped convolution holds {DEFAULTS['least']} float32 weights or more"
+        left = weight_left_out(proto.graph, ("MatMul", "Gemm", "Conv"))
+        return f"prune_weights: no MatMul, Gemm or ungrouped convolution holds {DEFAULTS['least']} float32 weights or more{left}"
     return None
 
 

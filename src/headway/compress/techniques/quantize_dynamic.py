@@ -19,7 +19,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from headway.compress.arithmetic import integer_arithmetic
 from headway.compress.constants import join_constants
 from headway.compress.context import Context
-from headway.compress.graph import drop_unused, first_integer_node, normalise, opset, replace, sort_nodes
+from headway.compress.graph import drop_unused, first_integer_node, normalise, opset, replace, sort_nodes, weight_left_out
 from headway.compress.layers import PRODUCTS, layers, unshare
 from headway.compress.narrow_weights import need_contrib
 from headway.compress.qdq import clean
@@ -46,7 +46,8 @@ def refuse(model: Model, context: Context) -> str | None:
     if opset(proto) < OLDEST_OPSET:
         return f"quantize_dynamic: needs operator set {OLDEST_OPSET} or newer, and the model has {opset(proto)}; export it again"
     if not layers(proto.graph, PRODUCTS) and not _narrowed(proto):
-        return f"quantize_dynamic: the model holds no MatMul or Gemm with a constant float32 matrix{_recurrent_reason(proto)}"
+        why = _recurrent_reason(proto) or weight_left_out(proto.graph, PRODUCTS)
+        return f"quantize_dynamic: the model holds no MatMul or Gemm with a constant float32 matrix{why}"
     return _too_little_work(model)
 
 

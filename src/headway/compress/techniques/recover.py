@@ -58,13 +58,13 @@ LONG: dict[str, Setting] = {"epochs": 20, "patience": 6}
 
 
 def refuse(model: Model, context: Context) -> str | None:
-    """Why it cannot work unasked: no training rows, or a graph that cannot be lifted.
+    """Why it cannot work unasked: no training rows, a graph that cannot be lifted, or nothing in it that learns.
 
     ``apply`` needs no training rows when the setting ``rows`` asks for calibration samples or for synthetic rows.
     """
     if context.train is None or not len(context.train):
         return f"recover: {NO_ROWS}"
-    return _unliftable(model)
+    return _untrainable(model)
 
 
 def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
@@ -77,14 +77,11 @@ def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model
 
     Raises:
         ConfigError: a setting is unknown or out of range.
-        Unsupported: the rows asked for are not there, or the graph cannot be lifted; the sentence names the node.
+        Unsupported: the rows asked for are not there, nothing in the graph learns, or it cannot be lifted; the sentence names the node.
         DataError: rows or labels that do not fit the model.
     """
     chosen = read_settings("recover", settings, DEFAULTS, CHOICES)
     rows = _rows(chosen, model, context)
-    reason = _unliftable(model)
-    if reason:
-        raise Unsupported(reason)
     teacher = None if context.parent is None else _cleaned(context.parent, context)
     if rows.labels is None and teacher is None:
         raise Unsupported("recover: rows without labels need the parent model as a teacher, got none; give labels")
@@ -127,12 +124,12 @@ def _settings(model: Model, teacher: Model | None, rows: LabelledRows, chosen: M
     )
 
 
-def _unliftable(model: Model) -> str | None:
+def _untrainable(model: Model) -> str | None:
     try:
-        lift(model)
+        lifted = lift(model)
     except Unsupported as error:
         return f"recover: {error}"
-    return None
+    return None if lifted.weights else "recover: the model must hold a float weight to train, got none; recover before quantizing"
 
 
 @lru_cache(maxsize=2)

@@ -44,7 +44,8 @@ def _integer(node: Node) -> Run:
         kernel = weight.double()
         if w_zero is not None:
             kernel = kernel - (w_zero.double().reshape(-1, *[1] * (weight.dim() - 1)) if w_zero.numel() > 1 else w_zero.double())
-        return inner(values, kernel).round().to(torch.int32)
+        sums = inner(values, kernel)
+        return sums if x.is_floating_point() or weight.is_floating_point() else sums.round().to(torch.int32)
 
     return run
 

@@ -14,29 +14,37 @@ from headway.lift.tensors import ints
 _REDUCE = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
+def _places(node: Node, index: Tensor, size: int) -> Tensor:
+    """Ids counted from 0; negative ones count from the end.
+
+    Raises:
+        DataError: an id lies outside the axis.
+    """
+    index = index.to(torch.int64)
+    if not index.numel():
+        return index
+    low, high = (int(bound) for bound in index.aminmax())
+    if low < -size or high >= size:
+        raise node.misfit(f"must get ids between {-size} and {size - 1}, got {low} to {high}; give ids that the table has")
+    return torch.where(index < 0, index + size, index) if low < 0 else index
+
+
 @operator("Gather")
 def _gather(node: Node) -> Run:
     axis = node.get("axis", 0)
 
     def run(x: Tensor, index: Tensor) -> Tensor:
         at = axis % x.dim()
-        flat = index.reshape(-1).to(torch.int64)
-        if bool((flat < 0).any()):
-            flat = torch.where(flat < 0, flat + x.shape[at], flat)
+        flat = _places(node, index.reshape(-1), x.shape[at])
         return x.index_select(at, flat).reshape((*x.shape[:at], *index.shape, *x.shape[at + 1 :]))
 
     return run
 
 
-def _positive(index: Tensor, size: int) -> Tensor:
-    index = index.to(torch.int64)
-    return torch.where(index < 0, index + size, index)
-
-
 @operator("GatherElements")
 def _gather_elements(node: Node) -> Run:
     axis = node.get("axis", 0)
-    return lambda x, index: torch.gather(x, axis, _positive(index, x.shape[axis]))
+    return lambda x, index: torch.gather(x, axis, _places(node, index, x.shape[axis]))
 
 
 @operator("GatherND")
@@ -44,7 +52,7 @@ def _gather_nd(node: Node) -> Run:
     batch = node.get("batch_dims", 0)
 
     def run(x: Tensor, index: Tensor) -> Tensor:
-        places = [_positive(part, x.shape[batch + position]) for position, part in enumerate(index.unbind(-1))]
+        places = [_places(node, part, x.shape[batch + position]) for position, part in enumerate(index.unbind(-1))]
         rank = index.dim() - 1
         rows = [
             torch.arange(index.shape[axis], device=x.device).reshape([-1 if position == axis else 1 for position in range(rank)])
@@ -60,7 +68,7 @@ def _scatter_elements(node: Node) -> Run:
     axis, reduction = node.get("axis", 0), node.get("reduction", "none")
 
     def run(x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
-        places = _positive(index, x.shape[axis])
+        places = _places(node, index, x.shape[axis])
         if reduction == "none":
             return x.scatter(axis, places, updates)
         return x.scatter_reduce(axis, places, updates, _REDUCE[reduction])
@@ -76,7 +84,7 @@ def _scatter_nd(node: Node) -> Run:
         depth = index.shape[-1]
         flat = torch.zeros(index.shape[:-1], dtype=torch.int64, device=x.device)
         for position, part in enumerate(index.unbind(-1)):
-            flat = flat * x.shape[position] + _positive(part, x.shape[position])
+            flat = flat * x.shape[position] + _places(node, part, x.shape[position])
         rows = x.reshape(-1, *x.shape[depth:]) if depth < x.dim() else x.reshape(-1)
         changes = updates.reshape(flat.numel(), *rows.shape[1:])
         if reduction == "none":

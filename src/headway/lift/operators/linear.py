@@ -44,11 +44,14 @@ def _einsum(node: Node) -> Run:
 @operator("MatMulInteger")
 def _matmul_integer(_: Node) -> Run:
     def run(a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
-        left, right = a.long(), b.long()
+        floating = a.is_floating_point() or b.is_floating_point()
+        kind = torch.float64 if floating else torch.int64  # both hold the sums exactly
+        left, right = a.to(kind), b.to(kind)
         if a_zero is not None:
-            left = left - (a_zero.long().unsqueeze(-1) if a_zero.dim() == 1 and a_zero.numel() > 1 else a_zero.long())
+            left = left - (a_zero.to(kind).unsqueeze(-1) if a_zero.dim() == 1 and a_zero.numel() > 1 else a_zero.to(kind))
         if b_zero is not None:
-            right = right - b_zero.long()
-        return torch.matmul(left, right).to(torch.int32)
+            right = right - b_zero.to(kind)
+        sums = torch.matmul(left, right)
+        return sums if floating else sums.to(torch.int32)
 
     return run

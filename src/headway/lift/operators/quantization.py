@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from headway.lift.node import Node
@@ -10,17 +11,25 @@ from headway.lift.quantizing import lsq_factor, quantized, spread, weaker
 from headway.lift.registry import Run, operator
 from headway.lift.tensors import DTYPES, RANGES
 
-_KINDS = {torch.uint8: 2, torch.int8: 3, torch.uint16: 4, torch.int16: 5, torch.int32: 6}
+_KINDS = {
+    torch.uint8: TensorProto.UINT8, torch.int8: TensorProto.INT8, torch.uint16: TensorProto.UINT16, torch.int16: TensorProto.INT16,
+    torch.int32: TensorProto.INT32,
+}  # fmt: skip
+
+
+def _kind(zero: Tensor | None) -> int:
+    """ONNX element type that a zero point tells; 0 when integers of this type are not lifted."""
+    return TensorProto.UINT8 if zero is None else _KINDS.get(zero.dtype, 0)
 
 
 @operator("QuantizeLinear")
 def _quantize(node: Node) -> Run:
-    axis, block, asked = node.get("axis", 1), node.get("block_size", 0), node.get("output_dtype", 0)
-    if asked and asked not in RANGES:
+    axis, block, known = node.get("axis", 1), node.get("block_size", 0), node.quantizes_to
+    if known and known not in RANGES:
         raise node.refuse("must give integers, got a narrow float type; no other is lifted")
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        kind = asked or (2 if zero is None else node.kind(2) or _KINDS.get(zero.dtype, 0))
+        kind = known or _kind(zero)
         if kind not in RANGES:
             raise node.refuse(f"must give integers, got {zero.dtype if zero is not None else ''}; no other type is lifted")
         size = spread(scale, x, axis, block).to(x.dtype)
@@ -37,12 +46,10 @@ def _dequantize(node: Node) -> Run:
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         offset = None if zero is None else spread(zero, x, axis, block).to(scale.dtype)
-        step = scale
-        if node.scales and latent is not None:
-            step = weaker(scale, lsq_factor(x, scale, latent, batched=False))
-        elif node.scales and x.is_floating_point():
-            step = weaker(scale, lsq_factor(x, scale, (0, 255 if offset is None or bool((offset > 0).any()) else 127), batched=True))
-        step = spread(step, x, axis, block)
+        carried = RANGES.get(node.carried or _kind(zero)) if x.is_floating_point() else None
+        bounds = latent or carried
+        factor = lsq_factor(x, scale, bounds, batched=latent is None) if node.scales and bounds is not None else 1.0
+        step = spread(weaker(scale, factor), x, axis, block)
         whole = x.to(scale.dtype) if latent is None else quantized(x.to(scale.dtype), step, offset, latent)
         return (whole if offset is None else whole - offset) * step
 
@@ -50,11 +57,13 @@ def _dequantize(node: Node) -> Run:
 
 
 @operator("DynamicQuantizeLinear")
-def _dynamic(_: Node) -> Run:
+def _dynamic(node: Node) -> Run:
     def run(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        low, high = torch.clamp(x.min(), max=0), torch.clamp(x.max(), min=0)
-        scale = (high - low) / 255
+        seen = x.detach()
+        low, high = torch.clamp(seen.min(), max=0), torch.clamp(seen.max(), min=0)
+        scale = torch.where(high > low, (high - low) / 255, torch.ones_like(high))
         zero = torch.clamp(torch.round(-low / scale), 0, 255)
-        return torch.clamp(torch.round(x / scale) + zero, 0, 255).to(torch.uint8), scale, zero.to(torch.uint8)
+        made = quantized(x, scale, zero, RANGES[TensorProto.UINT8])
+        return made if node.ghost else made.detach().to(torch.uint8), scale, zero.to(torch.uint8)
 
     return run

@@ -153,6 +153,23 @@ def test_constant_nodes_become_initializers_and_nodes_get_names() -> None:
     assert len({node.name for node in proto.graph.node}) == len(proto.graph.node)
 
 
+@pytest.mark.parametrize(("begin", "kept"), [(0.0, 4), (0.5, 7)])
+def test_initial_states_go_only_when_they_are_zero(begin: float, kept: int) -> None:
+    nodes = [
+        helper.make_node("Expand", ["value", "size"], ["state"]),
+        helper.make_node("LSTM", ["x", "w", "r", "b", "", "state", "state"], ["", "h"], hidden_size=3),
+        helper.make_node("Squeeze", ["h", "zero"], ["y"]),
+    ]
+    fixed = [numpy_helper.from_array(np.array(begin, np.float32), "value"), numpy_helper.from_array(np.array([1, 4, 3]), "size")]
+    weights = [tensor("w", 1, 12, 5), tensor("r", 1, 12, 3), tensor("b", 1, 24), numpy_helper.from_array(np.array([0]), "zero")]
+    before = graph(nodes, [*fixed, *weights], (4, 5), {"y": 2})
+    feeds = {"x": RNG.normal(0, 1, (6, 4, 5)).astype(np.float32)}
+    model = Model.from_proto(before, "recurrent", "here")
+    after = make(model, FOLD, Context(samples=feeds, instruction_sets=frozenset(), seed=0)).model.to_proto()
+    assert [len(node.input) for node in after.graph.node if node.op_type == "LSTM"] == [kept]
+    assert relative_error(answers(before, feeds, 6), answers(after, feeds, 6)) < 1e-6
+
+
 def test_a_clean_graph_is_said_to_be_unchanged() -> None:
     context = Context(samples(cnn(), 4))
     once = make(Model.from_proto(cnn(), "m", "onnx"), FOLD, context)

@@ -136,7 +136,7 @@ def test_a_measured_table_decides_what_is_cut() -> None:
     assert len(first & set(coupling.families[0].units)) > len(last & set(coupling.families[0].units))
     assert len(last & set(coupling.families[2].units)) > len(first & set(coupling.families[2].units))
     partial = LatencyTable(digest="x", runtime="r", threads=1, batch=1, overhead_s=0.0, times=table("Gemm0").times[:4])
-    with pytest.raises(Unsupported, match="none of 'Gemm2'.*use by 'mac'"):
+    with pytest.raises(Unsupported, match=r"none of 'Gemm2'.*use by 'mac'"):
         Costs(coupling, partial)
 
 

@@ -234,6 +234,7 @@ CHOSEN: tuple[tuple[object, dict[str, Setting]], ...] = (
     (quantize_static, {"equalize": True, "correct_bias": True, "smooth": 0.5}),
     (quantize_static, {"scope": "but_sensitive", "keep_float": 0.3}),
     (quantize_static, {"error_bound": 0.02}),
+    (quantize_static, {"rounding": "second_order", "correct_bias": True}),
     (quantize_dynamic, {}),
     (quantize_weights, {}),
     (quantize_weights, {"rounding": "second_order"}),

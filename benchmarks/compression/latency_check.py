@@ -33,10 +33,14 @@ from headway.records import HeadwayError, LatencyTable, Plan, Step
 RESULTS = Path(__file__).parent / "latency.jsonl"
 RUNTIME = "onnx_runtime"
 WAYS = ("latency", "mac", "uniform")
-KEEPS = {"digits": (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2), "text": (0.9, 0.8, 0.7, 0.6, 0.5, 0.4), "vision": (0.95, 0.9, 0.85, 0.8, 0.7, 0.6)}
+KEEPS = {
+    "digits": (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2),
+    "text": (0.9, 0.75, 0.6, 0.45),
+    "vision": (0.95, 0.9, 0.8, 0.7),
+}
 TABLE_S = {"digits": 5.0, "vision": 15.0, "text": 10.0}
 POINTS, DRAWS = 9, 2000
-GROUPS = 4
+GROUPS = 2
 
 
 def main() -> None:
@@ -110,7 +114,7 @@ def pruned(folded: Model, way: str, keep: float, context: Context, folder: Path)
         return {"reason": str(error)}
     name = f"{way}-{keep:g}.onnx"
     model.save(folder / name)
-    return {"file": name, "macs": model.flop / 2 if hasattr(model, "flop") else None}
+    return {"file": name}
 
 
 def added(bench: Bench, journal: Journal, row: str, found: Mapping[str, Any], measured_on: str) -> None:
@@ -155,7 +159,10 @@ def compare(bench: Bench, journal: Journal, part: str) -> None:
     dataset = bench.parts.report if part == "report" else bench.parts.selection
     curves = {way: curve(bench, journal, way, dataset, part) for way in WAYS}
     for way, (shares, right) in curves.items():
-        say(f"{bench.name} {way}: " + ", ".join(f"{share:.2f}: {value:.3f}" for share, value in zip(shares, right.mean(axis=1), strict=True)))
+        say(
+            f"{bench.name} {way}: "
+            + ", ".join(f"{share:.2f}: {value:.3f}" for share, value in zip(shares, right.mean(axis=1), strict=True))
+        )
     for judged in ("right", "agreement"):
         for other in WAYS[1:]:
             found = difference(
@@ -166,9 +173,7 @@ def compare(bench: Bench, journal: Journal, part: str) -> None:
             say(f"{bench.name} latency against {other}, {judged} on {part} rows: {found}")
 
 
-def curve(
-    bench: Bench, journal: Journal, way: str, dataset: Dataset, part: str, judged: str = "right"
-) -> tuple[np.ndarray, np.ndarray]:
+def curve(bench: Bench, journal: Journal, way: str, dataset: Dataset, part: str, judged: str = "right") -> tuple[np.ndarray, np.ndarray]:
     """Shares of the whole model's latency, falling, and for each whether each row is answered rightly (or as by the whole model)."""
     folder, known = table_path(bench).parent, files(bench, journal)
     whole = chosen(folder / "whole.onnx", part)

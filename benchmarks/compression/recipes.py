@@ -17,8 +17,6 @@ EVERY: dict[str, Recipe] = {
     "static, but 25% sensitive": (FOLD, ("quantize_static", {"scope": "but_sensitive", "keep_float": 0.25})),
     "dynamic": (FOLD, ("quantize_dynamic", {})),
 }
-FOUR_BITS: tuple[str, dict[str, Setting]] = ("quantize_weights", {"bits": 4, "block": 256})
-"""Weights in 4 bits with few scales: a loss large enough to see how much of it training wins back."""
 
 
 def recover(model: str, **more: Setting) -> tuple[str, dict[str, Setting]]:
@@ -31,7 +29,7 @@ WEIGHTS: dict[str, Recipe] = {
     "weights 8 bit": (FOLD, ("quantize_weights", {"bits": 8})),
     "weights 8 bit, 8-bit arithmetic": (FOLD, ("quantize_weights", {"bits": 8, "accuracy_level": 4})),
     "weights 4 bit, second order": (FOLD, ("quantize_weights", {"bits": 4, "rounding": "second_order"})),
-    "weights 4 bit, blocks of 256": (FOLD, FOUR_BITS),
+    "weights 4 bit, blocks of 256": (FOLD, ("quantize_weights", {"bits": 4, "block": 256})),
 }
 STATIC: tuple[str, dict[str, Setting]] = ("quantize_static", {"calibrator": "mse"})
 DYNAMIC: tuple[str, dict[str, Setting]] = ("quantize_dynamic", {})
@@ -60,7 +58,6 @@ OWN: dict[str, dict[str, Recipe]] = {
     },
     "text": {
         **WEIGHTS,
-        "weights 4 bit, blocks of 256, recover": (FOLD, FOUR_BITS, recover("text")),
         "static, smooth": (FOLD, SMOOTH),
         **{f"drop a block, recover{word}": (FOLD, DROP, recover("text"), *then) for word, then in AFTER.items()},
         **{f"drop three blocks, recover{word}": (FOLD, DROP_THREE, recover("text"), *then) for word, then in AFTER.items()},
@@ -68,12 +65,11 @@ OWN: dict[str, dict[str, Recipe]] = {
     },
     "speech": {
         "weights 8 bit": WEIGHTS["weights 8 bit"],
-        **{f"prune to {keep:.0%} of the MACs, recover": pruned("speech", keep, "mac") for keep in (0.85, 0.7, 0.5)},
-        **{f"prune to {keep:.0%} of the MACs, recover, dynamic": pruned("speech", keep, "mac", DYNAMIC) for keep in (0.85, 0.7, 0.5)},
+        **{f"prune to {keep:.0%} of the MACs, recover": pruned("speech", keep, "mac") for keep in (0.5, 0.35)},
+        **{f"prune to {keep:.0%} of the MACs, recover, dynamic": pruned("speech", keep, "mac", DYNAMIC) for keep in (0.5, 0.35)},
     },
     "recommend": {
         **WEIGHTS,
-        "weights 4 bit, blocks of 256, recover": (FOLD, FOUR_BITS, recover("recommend")),
     },
 }
 

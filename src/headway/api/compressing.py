@@ -90,12 +90,14 @@ def _try(run: Run, prepared: Prepared, scorer: Scorer, source: Source, recipe: t
 
 
 def _scorer(run: Run, prepared: Prepared, bases: list[Variant]) -> Scorer:
-    """A scorer whose parent is the base with the best quality; the first one where they are equal."""
+    """A scorer whose parent is the base with the best quality (of several tasks: whose worst loss is least); the first one where they are equal."""
     scorer = Scorer(run, prepared, "selection", prepared.parts.selection, bases[0])
     if len({source.reference for source in prepared.sources}) == 1:
         return scorer
     sign = 1 if prepared.metric.higher_is_better else -1
-    values = [(sign * scorer.measure(base, "onnx_runtime").value.value, -number, base) for number, base in enumerate(bases)]
+    measured = [scorer.measure(base, "onnx_runtime") for base in bases]
+    standing = [-quality.drop.value if quality.by_task else sign * quality.value.value for quality in measured]
+    values = [(value, -number, base) for number, (value, base) in enumerate(zip(standing, bases, strict=True))]
     best = max(values, key=lambda entry: entry[:2])[2]
     return scorer if best is bases[0] else Scorer(run, prepared, "selection", prepared.parts.selection, best)
 

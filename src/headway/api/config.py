@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -33,7 +33,8 @@ class TuneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         students: references of smaller models that learn from the first of ``models`` and compete with it; they need ``train``.
         techniques, runtimes: names to consider; empty means all that are usable here.
         exporters: routes from torch to ONNX to compare; empty means all.
-        metric: name of the quality metric, or ``python:module:callable``; empty chooses by the labels.
+        metric: name of the quality metric, or ``python:module:callable``; for a model with several labelled outputs one for all, or a table of
+            metrics by output; empty chooses by the labels.
         track: names of trackers.
         images: for a folder of images, how pixels become numbers: a table with ``scale``, ``mean``, ``std``, ``crop``, ``size``.
         compare: whether to measure the naive deployment and the best uncompressed plan over HTTP beside the winner.
@@ -49,7 +50,7 @@ class TuneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     techniques: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
     exporters: tuple[str, ...] = ()
-    metric: str = ""
+    metric: str | dict[str, str] = ""
     seed: int = 0
     track: tuple[str, ...] = ()
     images: ImageSettings | None = None
@@ -59,6 +60,23 @@ class TuneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def budget_s(self) -> float | None:
         """The budget in seconds, or none."""
         return parse_duration(self.budget, "budget") if self.budget else None
+
+
+def metrics(given: Sequence[str]) -> str | dict[str, str]:
+    """What ``--metric`` says: one metric, or one an output, each as ``OUTPUT=METRIC``.
+
+    Raises:
+        ConfigError: several metrics of which one names no output, or an output given twice.
+    """
+    pairs = [text.partition("=") for text in given]
+    if len(pairs) == 1 and not pairs[0][1]:
+        return given[0]
+    for output, _, name in pairs:
+        if not (output and name):
+            raise ConfigError(f"--metric: one of several must be OUTPUT=METRIC, got {output or name!r}; name the output it judges")
+    if len({output for output, _, _ in pairs}) < len(pairs):
+        raise ConfigError(f"--metric: every output must be given once, got {', '.join(given)}; remove one")
+    return {output: name for output, _, name in pairs}
 
 
 def parse_duration(text: str, what: str) -> float:
@@ -84,7 +102,7 @@ def configured(options: Mapping[str, object], folder: Path | None) -> TuneConfig
     file = folder / FILE if folder is not None else None
     if file is not None and file.is_file():
         settings = _read(file, set(known))
-    settings.update({key: value for key, value in options.items() if value not in (None, (), "", [])})
+    settings.update({key: value for key, value in options.items() if value not in (None, (), "", [], {})})
     try:
         config = msgspec.convert(settings, TuneConfig, strict=True)
     except msgspec.ValidationError as error:

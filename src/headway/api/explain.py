@@ -38,7 +38,6 @@ from headway.records import (
     Record,
     Rejection,
     RunStarted,
-    TensorSpec,
     Variant,
     read_journal,
 )
@@ -131,7 +130,7 @@ def explain(folder: Path, name: str, *, data: str = "", runtime: str = "", progr
         (v for v in variants.values() if v.source == variant.source and v.kind == "fold" and variant.kind.startswith("fold")), parent
     )
     progress.step("read the samples")
-    calibration, selection, rows = _samples(started, data, _model(folder, parent).inputs)
+    calibration, selection, rows = _samples(started, data, _model(folder, parent))
     progress.step("run every layer")
     ours, theirs = (_proto(folder, each) for each in (reference, variant))
     layers = layer_noise(ours, theirs, calibration.inputs)
@@ -186,12 +185,12 @@ def _model(folder: Path, variant: Variant) -> Model:
     return Model.from_proto(onnx.load(str(_path(folder, variant))), variant.name, variant.origin)
 
 
-def _samples(started: RunStarted, data: str, inputs: Sequence[TensorSpec]) -> tuple[Dataset, Dataset, NDArray[np.intp]]:
+def _samples(started: RunStarted, data: str, model: Model) -> tuple[Dataset, Dataset, NDArray[np.intp]]:
     """The calibration and selection parts as the run had them, and the rows of the selection part."""
     config = msgspec.convert(started.config, TuneConfig, strict=False)
     place = data or config.data
     try:
-        whole = headway.data.check(headway.data.load(place, inputs=inputs, images=config.images), inputs)
+        whole = headway.data.check(headway.data.load(place, inputs=model.inputs, images=config.images), model.inputs, outputs=model.outputs)
     except DataError as error:
         raise DataError(f"explain needs the samples of the run: {error}. If they moved, say where they are with --data.") from error
     if whole.digest != started.data.digest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -15,6 +15,7 @@ import headway.data
 import headway.model
 from headway.api.config import TuneConfig, known_names
 from headway.api.run import Run, check_same
+from headway.api.tasks import metrics_by_output
 from headway.compress import Context, LabelledRows, techniques, unasked
 from headway.data import Dataset, ImageSettings, Parts
 from headway.measure.ceilings import measure_ceilings
@@ -44,7 +45,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that later stages need and none of them changes; ``contexts`` are those of the sources, by name."""
+    """All that later stages need and none of them changes; ``contexts`` are those of the sources, by name.
+
+    ``metrics`` are those of several judged outputs, by output, the first of which is ``metric``; empty for a single one.
+    """
 
     sources: tuple[Source, ...]
     dataset: Dataset
@@ -56,6 +60,7 @@ class Prepared:
     runtimes: tuple[str, ...]
     techniques: tuple[str, ...]
     notes: tuple[str, ...]
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     @property
     def cores(self) -> int:
@@ -96,7 +101,8 @@ def load_both(
         raw = headway.data.load(data, inputs=sources[0].model.inputs, images=images)
     if raw is None:
         return sources, None, notes
-    checked = [headway.data.check(raw, source.model.inputs) for source in sources]
+    outputs = sources[0].model.outputs
+    checked = [headway.data.check(raw, source.model.inputs, outputs=outputs) for source in sources]
     return sources, checked[0], notes
 
 
@@ -112,15 +118,19 @@ def prepare(config: TuneConfig) -> Prepared:
     if dataset is None:
         raise DataError("data: labelled samples must be given, got none; add --data")
     sources += _students(config, sources, dataset)
-    train = headway.data.check(headway.data.load(config.train), sources[0].model.inputs) if config.train else None
+    first = sources[0].model
+    train = headway.data.check(headway.data.load(config.train), first.inputs, outputs=first.outputs) if config.train else None
     parts = headway.data.split(dataset, seed=config.seed, train=train)
-    chosen = metric(config.metric) if config.metric else _default_metric(sources[0].model, dataset)
+    metrics = _metrics(config, first, dataset)
+    chosen = next(iter(metrics.values()))
     context = Context(
         samples=parts.calibration.inputs, instruction_sets=frozenset(instruction_sets()), seed=config.seed, train=_rows(train),
         selection=_rows(parts.selection),
     )  # fmt: skip
     contexts = {source.name: replace(context, parent=source.teacher) for source in sources}
-    return Prepared(sources, dataset, parts, chosen, context, contexts, environment(), chosen_runtimes, chosen_techniques, notes)
+    return Prepared(
+        sources, dataset, parts, chosen, context, contexts, environment(), chosen_runtimes, chosen_techniques, notes, metrics if len(metrics) > 1 else {},
+    )  # fmt: skip
 
 
 def _students(config: TuneConfig, sources: Sequence[Source], dataset: Dataset) -> tuple[Source, ...]:
@@ -136,16 +146,24 @@ def _students(config: TuneConfig, sources: Sequence[Source], dataset: Dataset) -
 
 
 def _rows(dataset: Dataset | None) -> LabelledRows | None:
-    return None if dataset is None else LabelledRows(dataset.inputs, dataset.labels)
+    return None if dataset is None else LabelledRows(dataset.inputs, dataset.tasks or dataset.labels)
 
 
-def _default_metric(model: Model, dataset: Dataset) -> Metric:
-    """The metric that outputs and labels suggest; the model runs on a few rows to show its outputs."""
+def _metrics(config: TuneConfig, model: Model, dataset: Dataset) -> dict[str, Metric]:
+    """The metric of each judged output; where only one output has labels and no metric names an output, the metric as it was asked for."""
+    names = tuple(spec.name for spec in model.outputs)
+    if not dataset.tasks and isinstance(config.metric, str):
+        return {names[0]: metric(config.metric) if config.metric else default_metric(_few(model, dataset), dataset.labels)}
+    return metrics_by_output(config.metric, dataset, names, _few(model, dataset))
+
+
+def _few(model: Model, dataset: Dataset) -> Mapping[str, np.ndarray]:
+    """What the model says to a few rows."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         model.save(path)
         few = dataset.take(np.arange(min(IMPORT_ROWS, len(dataset))))
-        return default_metric(answers(path, Plan(runtime="onnx_runtime"), few.inputs), dataset.labels)
+        return answers(path, Plan(runtime="onnx_runtime"), few.inputs)
 
 
 def started(prepared: Prepared, config: TuneConfig, objective: Objective, name: str) -> RunStarted:

@@ -9,11 +9,12 @@ import numpy as np
 
 from headway.api.prepare import Prepared, Source
 from headway.api.run import Run
+from headway.api.tasks import tasks_of
 from headway.compress import CLEANING, make, recipes
 from headway.data import Dataset
 from headway.measure.scoring import answers
 from headway.model import cost
-from headway.quality import certainly_violates, compare
+from headway.quality import certainly_violates, compare, compare_tasks
 from headway.quality.confidence import demanded
 from headway.records import Census, Failure, HeadwayError, Plan, Quality, Step, Unsupported, Variant
 from headway.runtime import census, hopeless, refuse
@@ -118,6 +119,11 @@ class Scorer:
     def _compare(self, variant: Variant, runtime: str, dataset: Dataset, parent_outputs: Mapping[str, np.ndarray]) -> Quality:
         own = answers(self._run.folder / variant.path, self._plan(runtime), dataset.inputs, batch=SCORING_BATCH)
         outputs = dict(zip(parent_outputs, own.values(), strict=True))
+        if self._prepared.metrics:
+            return compare_tasks(
+                variant=variant.name, runtime=runtime, part=self._part, tasks=tasks_of(dataset, self._prepared.metrics), outputs=outputs,
+                parent_outputs=parent_outputs, dataset=dataset, objective=self._run.objective, seed=self._run.config.seed,
+            )  # fmt: skip
         return compare(
             variant=variant.name, runtime=runtime, part=self._part, metric=self._prepared.metric, outputs=outputs, parent_outputs=parent_outputs,
             dataset=dataset, objective=self._run.objective, seed=self._run.config.seed,

@@ -17,11 +17,11 @@ class LabelledRows:
 
     Attributes:
         inputs: one array per model input, first axis is the row.
-        labels: first axis is the row.
+        labels: of the first output, or one array an output; first axis is the row.
     """
 
     inputs: Mapping[str, np.ndarray]
-    labels: np.ndarray | None = None
+    labels: np.ndarray | Mapping[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return min((len(array) for array in self.inputs.values()), default=0)

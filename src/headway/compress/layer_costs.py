@@ -79,8 +79,8 @@ class _Curves:
         widest_in, widest_out = max(time.inside for time in times), max(time.outside for time in times)
         along_in = sorted((time.inside, time.time_s) for time in times if time.outside == widest_out)
         along_out = sorted((time.outside, time.time_s) for time in times if time.inside == widest_in)
-        self.inside, self._in_s = zip(*along_in, strict=True) if along_in else ((), ())
-        self.outside, self._out_s = zip(*along_out, strict=True) if along_out else ((), ())
+        self.inside, self._in_s = [width for width, _ in along_in], [time_s for _, time_s in along_in]
+        self.outside, self._out_s = [width for width, _ in along_out], [time_s for _, time_s in along_out]
         whole = [time.time_s for time in times if (time.inside, time.outside) == (widest_in, widest_out)]
         self._whole_s = whole[0] if whole else 0.0
 

@@ -1,7 +1,7 @@
 """Labelled samples in, from files or a function, and their disjoint parts.
 
 This room knows arrays and files. It does not know models (a model's inputs come in as ``TensorSpec`` records), metrics or runtimes.
-All samples are held in memory. One array of labels belongs to a data set; several named label arrays (multi-task) are not read.
+All samples are held in memory. A data set has one array of labels, or one for each labelled output of a model.
 """
 
 from headway.data.check import check

@@ -10,20 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headway.data.cast import cast
-from headway.data.dataset import CLASS_NAMES, CLUSTER, GROUP, LABEL, Dataset, check_lengths
+from headway.data.dataset import CLASS_NAMES, CLUSTER, GROUP, LABEL, TASK_LABEL, Dataset, check_lengths
+from headway.data.tasks import assign
 from headway.records import DataError, TensorSpec
 
 FEWEST_ROWS = 10
 
 
-def check(dataset: Dataset, inputs: Iterable[TensorSpec], *, fewest: int = FEWEST_ROWS) -> Dataset:
+def check(dataset: Dataset, inputs: Iterable[TensorSpec], *, outputs: Iterable[TensorSpec] = (), fewest: int = FEWEST_ROWS) -> Dataset:
     """The same samples in the model's order and types (see ``cast``); a column of n numbers fits an input of shape (n, 1).
+
+    With ``outputs`` the arrays ``label_OUTPUT`` become the labels of those outputs (``tasks.assign``).
 
     Raises:
         DataError: a missing or unknown input, a wrong rank or dimension, a type that would lose values, NaN or infinity (with the first
             row), arrays of different lengths, or fewer than ``fewest`` rows.
     """
     specs = tuple(inputs)
+    dataset = assign(dataset, [spec.name for spec in specs], [spec.name for spec in outputs])
     _check_names(dataset, [spec.name for spec in specs])
     check_lengths(dataset)
     if len(dataset) < fewest:
@@ -36,8 +40,10 @@ def check(dataset: Dataset, inputs: Iterable[TensorSpec], *, fewest: int = FEWES
         _check_finite(array, spec.name, dataset.source)
         arrays[spec.name] = cast(array, spec, dataset.source)
     _check_shared_dimensions(arrays, specs, dataset.source)
-    if dataset.labels is not None:
-        _check_finite(dataset.labels, LABEL, dataset.source)
+    tasks = {f"{TASK_LABEL}{name}": array for name, array in dataset.tasks.items()}
+    for name, array in (tasks or {LABEL: dataset.labels}).items():
+        if array is not None:
+            _check_finite(array, name, dataset.source)
     return replace(dataset, inputs=arrays)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headway.records import DataError
 
 LABEL, GROUP, CLUSTER, CLASS_NAMES = "label", "group", "cluster", "labels"
+TASK_LABEL = "label_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,7 @@ class Dataset:
         clusters: rows with the same cluster are not independent (crops of one photo, clips of one speaker), or none.
         source: the reference it was loaded from.
         class_names: names of the classes, by class index; may be empty.
+        tasks: labels by output name, where arrays ``label_OUTPUT`` were given; ``labels`` is then the first of them. See ``tasks.assign``.
     """
 
     inputs: dict[str, NDArray]
@@ -34,6 +36,7 @@ class Dataset:
     clusters: NDArray | None = None
     source: str = ""
     class_names: tuple[str, ...] = ()
+    tasks: dict[str, NDArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return next((int(array.shape[0]) for array in self.inputs.values()), 0)
@@ -44,6 +47,7 @@ class Dataset:
         total = hashlib.sha256()
         named = {f"input/{name}": array for name, array in self.inputs.items()}
         named |= {LABEL: self.labels, GROUP: self.groups, CLUSTER: self.clusters}
+        named |= {f"task/{name}": array for name, array in self.tasks.items()}
         for name, array in sorted(named.items()):
             if array is not None:
                 total.update(repr((name, array.dtype.str, array.shape)).encode())
@@ -60,6 +64,7 @@ class Dataset:
             labels=None if self.labels is None else self.labels[rows],
             groups=None if self.groups is None else self.groups[rows],
             clusters=None if self.clusters is None else self.clusters[rows],
+            tasks={name: array[rows] for name, array in self.tasks.items()},
         )
 
 
@@ -67,7 +72,7 @@ def dataset_from_arrays(arrays: Mapping[str, object], source: str) -> Dataset:
     """A Dataset from named arrays.
 
     ``label``, ``group`` and ``cluster`` are the reserved names (so no model input may be called that), ``labels`` holds class names
-    as text; every other array is an input. Labels given as text become class indices: by ``labels`` if given, else by the sorted
+    as text; every other array is an input, until ``check`` tells ``label_OUTPUT`` apart, which needs a model. Labels given as text become class indices: by ``labels`` if given, else by the sorted
     names.
 
     Raises:

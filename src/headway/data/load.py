@@ -20,7 +20,7 @@ def load(reference: str, *, inputs: Sequence[TensorSpec] | None = None, images: 
 
     Args:
         reference: ``FILE.npz`` (arrays named as the model's inputs, ``label``; optional ``group``, ``cluster``, and ``labels`` with
-            class names), ``FILE.parquet`` (columns of those names; list columns become 2-D), a folder with one folder of images a
+            class names; ``label_OUTPUT`` for each labelled output of a model with several), ``FILE.parquet`` (columns of those names; list columns become 2-D), a folder with one folder of images a
             class, or ``python:module:callable`` returning a mapping of such arrays.
         inputs: the model's inputs; only an image folder needs them, for name, size, layout and type.
         images: how pixels become numbers; see ``ImageSettings``.

@@ -113,10 +113,12 @@ def certainly_violates(quality: Quality, objective: Objective, *, confidence: fl
     """Whether a race may drop this variant now, though only part of the rows were run.
 
     True when outputs are not finite, or when the drop's lower end, stretched from the record's confidence to a one-sided ``confidence``
-    (as for a normal estimate), is still beyond the bound; for groups with the error shared among them. Never before 30 rows. The high
+    (as for a normal estimate), is still beyond the bound; of several tasks, one is enough; for groups with the error shared among them. Never before 30 rows. The high
     confidence leaves room for several looks.
     """
-    if quality.verdict == "violated" and quality.reason.startswith(NOT_FINITE):
+    if quality.by_task:
+        return any(certainly_violates(task, objective, confidence=confidence) for task in quality.by_task)
+    if quality.verdict == "violated" and NOT_FINITE in quality.reason:
         return True
     if objective.drop is not None and quality.n >= RACE_ROWS and _stretched_low(quality.drop, 1 - confidence) > objective.drop:
         return True

@@ -31,7 +31,7 @@ def default_metric(outputs: Mapping[str, Array], labels: Array | None) -> Metric
     count = class_count(scores)
     if whole and held.size and held.ndim == max(1, scores.ndim - 1) and (count is None or (held.min() >= 0 and held.max() < count)):
         return metric("accuracy")
-    if held.size != scores.size:
+    if held.size * len(scores) != scores.size * len(held):
         raise DataError(
             f"labels of shape {list(labels.shape)} (largest {held.max() if held.size else 'none'}) fit no metric for an output of shape "
             f"{list(scores.shape)}; name one with --metric, or check that labels count from 0"

@@ -200,6 +200,8 @@ class Quality(Record, frozen=True, kw_only=True):
         agreement: share of samples with the same answer as the parent.
         verdict: ``proven`` (upper end of the drop within the bound), ``held`` (estimate within), ``violated``; empty without bound.
         calibration: its expected calibration error; none where outputs state no confidence.
+        tasks: for a model judged on several outputs, the quality of each, in the model's order. The other fields are then those of the task
+            that lost most, with the least agreement of all and the verdict on all together. Absent from records of a single task.
     """
 
     variant: str
@@ -218,6 +220,12 @@ class Quality(Record, frozen=True, kw_only=True):
     verdict: str = ""
     reason: str = ""
     calibration: Calibration | None = None
+    tasks: tuple[Quality, ...] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def by_task(self) -> tuple[Quality, ...]:
+        """The quality of each of several tasks; empty for a single one."""
+        return () if self.tasks is msgspec.UNSET else self.tasks
 
     @property
     def worst_group(self) -> GroupQuality | None:

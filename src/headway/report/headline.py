@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from headway.records import Candidate, Choice, Comparison, Interval, Objective, Quality
 from headway.report.fold import Run
-from headway.report.wording import change_words, drop_words, interval, listed, ms, objective_words, plan_words, rate, times
+from headway.report.wording import change_words, drop_words, each_task, interval, listed, ms, objective_words, plan_words, rate, times
 
 _OTHERS = {"naive": "the naive deployment", "uncompressed": "the best uncompressed plan"}
 
@@ -44,7 +44,7 @@ def headline(run: Run) -> Headline:
     title = f"{'Objective met' if choice.met else 'Objective not met'}: {asked}"
     sentences = [choice_words(choice, run), *gains(run.comparison, run.objective)]
     if choice.quality:
-        sentences.append(f"{sentence(change_words(choice.quality))}{_verdict(choice.quality)}.")
+        sentences += [f"{sentence(change_words(task))}{_verdict(task)}." for task in each_task(choice.quality)]
     if run.finished is None:
         warnings = (f"The run was interrupted after its choice. {_so_far(run)}", *warnings)
     return Headline("good" if choice.met else "bad", title, tuple(sentences), _tiles(run, choice), warnings)
@@ -103,7 +103,7 @@ def _tiles(run: Run, choice: Choice) -> tuple[Tile, ...]:
     for role, ratio in (run.comparison.capacity_ratio if run.comparison else {}).items():
         tiles.append(_tile(f"rate vs {role}", times(ratio)))
     if choice.quality:
-        tiles.append(_tile(f"drop in {choice.quality.metric}", drop_words(choice.quality)))
+        tiles += [_tile(f"drop in {task.metric}", drop_words(task)) for task in each_task(choice.quality)]
     return tuple(tiles)
 
 

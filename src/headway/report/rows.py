@@ -6,7 +6,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from headway.records import Candidate, LoadPoint, LoadRun, Percentile, ServiceCurve
+from headway.records import Candidate, LoadPoint, LoadRun, Percentile, Quality, ServiceCurve
 from headway.report.fold import ROLES, Run
 from headway.report.wording import drop_words, interval, ms, plan_words, rate
 
@@ -162,10 +162,15 @@ def _point(run: Run, who: Candidate | str, kind: str, rate_per_s: float, latency
         "drop": quality.drop.value if quality else None,
         "rate": reach,
         "latency": f"{name} {ms(latency_s)}" + (f" at {at}" if at else ""),
-        "quality": drop_words(quality) if quality else "not scored",
+        "quality": _drops(quality) if quality else "not scored",
         "chosen": False,
         "frontier": False,
     }
+
+
+def _drops(quality: Quality) -> str:
+    """The drop; of several tasks, each with the name of its metric."""
+    return ", ".join(f"{task.metric} {drop_words(task)}" for task in quality.by_task) or drop_words(quality)
 
 
 def _curve_rows(curve: ServiceCurve) -> list[Row]:

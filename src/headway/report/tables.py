@@ -13,6 +13,7 @@ from headway.report.wording import (
     NONE,
     drop_words,
     duration,
+    each_task,
     interval,
     ms,
     number,
@@ -111,7 +112,8 @@ def qualities(run: Run) -> Table:
             _calibration(q),
             Cell(q.verdict or NONE, q.reason, TONES.get(q.verdict, "")),
         ]
-        for q in found
+        for whole in found
+        for q in each_task(whole)
     ]
     return table("variant and runtime | #metric | #drop | #flips | worst group | #calibration error | verdict", rows)
 

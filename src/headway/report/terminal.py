@@ -18,7 +18,7 @@ from headway.report.headline import choice_words, gains, sentence
 from headway.report.rows import ROLE_NAMES
 from headway.report.tables import Table as Words
 from headway.report.tables import ceilings, costs, operator_types
-from headway.report.wording import change_words, interval, ms, number, objective_words, rate
+from headway.report.wording import change_words, each_task, interval, ms, number, objective_words, rate
 
 _MOST_REJECTED = 6
 _TONES = {"good": "green", "bad": "red", "doubt": "yellow"}
@@ -33,7 +33,8 @@ def print_summary(console: Console, summary: Summary) -> None:
     for reason in choice.reasons:
         _line(console, reason, "dim")
     if choice.quality:
-        _line(console, sentence(change_words(choice.quality)) + ".")
+        for task in each_task(choice.quality):
+            _line(console, sentence(change_words(task)) + ".")
     for gain in gains(summary.comparison, objective):
         _line(console, gain)
     if summary.comparison and summary.comparison.capacity_per_s:

@@ -102,6 +102,11 @@ def change_words(quality: Quality) -> str:
     return f"{quality.metric} {value}, {amount}{unit} {side} the original (drop {text}{unit}) on {quality.n:,} samples"
 
 
+def each_task(quality: Quality) -> tuple[Quality, ...]:
+    """The quality of each task, or the one there is."""
+    return quality.by_task or (quality,)
+
+
 def objective_words(objective: Objective) -> str:
     """``p99 ≤ 20 ms, rate ≥ 200/s, drop ≤ 1%``."""
     signs = {"<=": " ≤ ", ">=": " ≥ ", "ms": " ms", "MB": " MB"}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from headway.api.config import configured, model_folder
+from headway.api.config import configured, metrics, model_folder
 from headway.api.tune import tune
 from headway.cli.output import drawn_progress, print_json
 from headway.report.terminal import print_summary
@@ -32,7 +32,12 @@ def command(
     student: Annotated[list[str] | None, typer.Option(metavar="MODEL", help="A smaller model that learns from MODEL and competes.")] = None,
     techniques: Annotated[list[str] | None, typer.Option(help="Techniques to consider; give it again for several.")] = None,
     runtimes: Annotated[list[str] | None, typer.Option(help="Runtimes to consider; give it again for several.")] = None,
-    metric: Annotated[str, typer.Option(help="Quality metric by name, or python:module:callable.")] = "",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Quality metric by name, or python:module:callable; OUTPUT=METRIC, given again, for a model with several outputs."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random decision; 0 by default.")] = None,
     track: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Tracker; give it again for several.")] = None,
     compare: Annotated[bool | None, typer.Option(help="Measure the naive and the best uncompressed deployment beside the winner.")] = None,
@@ -42,7 +47,7 @@ def command(
     """Find, prove and package the deployment that meets an objective."""
     options = {
         "models": tuple(models or ()), "data": data, "slo": slo, "out": out, "budget": budget, "train": train, "students": tuple(student or ()), "techniques": tuple(techniques or ()),
-        "runtimes": tuple(runtimes or ()), "metric": metric, "seed": seed, "track": tuple(track or ()), "compare": compare,
+        "runtimes": tuple(runtimes or ()), "metric": metrics(metric or ()), "seed": seed, "track": tuple(track or ()), "compare": compare,
     }  # fmt: skip
     config = configured(options, model_folder(models or []))
     with drawn_progress() as progress:

@@ -34,6 +34,7 @@ from headway.compress.graph import (
 from headway.compress.products import join_biases
 from headway.compress.session import answers, relative_error
 from headway.compress.settings import read_settings
+from headway.compress.zero_states import drop_zero_states
 from headway.model import Model
 from headway.records import Setting
 
@@ -65,6 +66,7 @@ def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model
     remove_pass_through(folded)
     fold_batch_norms(folded)
     join_biases(folded)
+    drop_zero_states(folded)
     drop_unused(folded.graph)
     sort_nodes(folded.graph)
     for candidate in _candidates(folded):

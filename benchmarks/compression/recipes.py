@@ -41,7 +41,12 @@ AFTER: dict[str, Recipe] = {"": (), ", static, smooth": (SMOOTH,), ", dynamic": 
 
 def pruned(model: str, keep: float, by: str, *then: tuple[str, dict[str, Setting]]) -> Recipe:
     """Channels cut to a share of the cost, trained, and what follows."""
-    return (FOLD, ("prune_channels", {"keep": keep, "by": by}), recover(model), *then)
+    return (FOLD, cut(keep, by), recover(model), *then)
+
+
+def cut(keep: float, by: str) -> tuple[str, dict[str, Setting]]:
+    """The pruning step."""
+    return ("prune_channels", {"keep": keep, "by": by})
 
 
 OWN: dict[str, dict[str, Recipe]] = {
@@ -54,6 +59,7 @@ OWN: dict[str, dict[str, Recipe]] = {
     "vision": {
         "static, biases corrected": (FOLD, ("quantize_static", {"calibrator": "mse", "correct_bias": True})),
         "static, equalized, biases corrected": (FOLD, ("quantize_static", {"calibrator": "mse", "equalize": True, "correct_bias": True})),
+        **{f"prune to {keep:.0%} of the MACs, static": (FOLD, cut(keep, "mac"), STATIC) for keep in (0.5, 0.25)},
         "static, recover without labels": (FOLD, STATIC, recover("vision")),
     },
     "text": {
@@ -70,6 +76,9 @@ OWN: dict[str, dict[str, Recipe]] = {
     },
     "recommend": {
         **WEIGHTS,
+        "static, mse, tables in float": (FOLD, ("quantize_static", {"calibrator": "mse", "tables": False})),
+        "static, min_max, tables in float": (FOLD, ("quantize_static", {"calibrator": "min_max", "tables": False})),
+        "dynamic, tables in float": (FOLD, ("quantize_dynamic", {"tables": False})),
     },
 }
 

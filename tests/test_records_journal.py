@@ -8,6 +8,7 @@ import sys
 import tempfile
 import types
 import typing
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         int: st.integers(-(2**53), 2**53),
         float: st.floats(allow_nan=False, allow_infinity=False),
         types.NoneType: st.none(),
+        msgspec.UnsetType: st.just(msgspec.UNSET),
         object: st.one_of(st.text(max_size=3), st.integers(0, 9), st.lists(st.text(max_size=3), max_size=2)),
     }
     if kind in simple:
@@ -53,14 +55,15 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     if origin in (typing.Union, types.UnionType):
         return st.one_of([values(one) for one in inside])
     if origin is tuple:
-        return st.lists(values(inside[0]), max_size=2).map(tuple)
+        return st.lists(st.deferred(lambda: values(inside[0])), max_size=2).map(tuple)
     if origin is dict:
         return st.dictionaries(st.text(max_size=4), values(inside[1]), max_size=2)
     return records(kind)
 
 
+@lru_cache
 def records(kind: type[Record]) -> st.SearchStrategy[Record]:
-    """Records of one kind with any content."""
+    """Records of one kind with any content; a kind may hold more of itself."""
     types_of = typing.get_type_hints(kind)
     return st.builds(kind, **{field.name: values(types_of[field.name]) for field in msgspec.structs.fields(kind)})
 

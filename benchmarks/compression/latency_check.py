@@ -158,6 +158,8 @@ def compare(bench: Bench, journal: Journal, part: str) -> None:
     """Mean difference of quality, latency-aware less the other way, over the latencies that both curves reach."""
     dataset = bench.parts.report if part == "report" else bench.parts.selection
     curves = {way: curve(bench, journal, way, dataset, part) for way in WAYS}
+    if any(len(shares) < 2 for shares, _ in curves.values()):
+        raise SystemExit(f"{bench.name}: some way was not timed; run make, then time")
     for way, (shares, right) in curves.items():
         say(
             f"{bench.name} {way}: "

@@ -38,7 +38,8 @@ class Context:
         train: rows to learn from; none: no technique may train.
         selection: rows that tell when to stop learning; never the report part.
         parent: the teacher: the model that the recipe started from, which ``make`` fills in; or the model whose student that one is.
-        latency: measured times of single layers on the runtime that will serve; none: techniques fall back on FLOP and say so.
+        latency: measured times of single layers on the runtime that will serve; none: techniques count multiply-adds,
+            and refuse a setting that asks for time.
     """
 
     samples: Mapping[str, np.ndarray] = field(default_factory=dict)

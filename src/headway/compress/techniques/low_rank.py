@@ -17,13 +17,13 @@ from headway.compress.factors import Factors, Target, factor, inferred_positions
 from headway.compress.graph import (
     consumers,
     drop_unused,
-    first_integer_node,
     fresh_name,
     initializers,
     normalise,
     replace,
     sort_nodes,
     value_names,
+    why_not_float,
 )
 from headway.compress.knapsack import Option, choose
 from headway.compress.settings import read_settings
@@ -53,11 +53,9 @@ def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
 def refuse(model: Model, context: Context) -> str | None:
     """Needs a float model with a layer wide enough that two thinner ones cost less."""
     proto = normalise(model.to_proto())
-    integer = first_integer_node(proto)
-    if integer is not None:
-        return (
-            f"low_rank: the model must be float, but node {integer.name!r} ({integer.op_type}) works on integers; factor before quantizing"
-        )
+    reason = why_not_float(proto, "factor before quantizing")
+    if reason:
+        return f"low_rank: {reason}"
     if any(_ranks(target, form, 1) for target in targets(proto.graph, int(DEFAULTS["least"])) for form in target.forms):
         return None
     left = next((node for node in proto.graph.node if _left_alone(node)), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from headway.compress import importances
 from headway.compress.context import Context
 from headway.compress.coupling import Coupling, couple, cut
-from headway.compress.graph import first_integer_node
+from headway.compress.graph import why_not_float
 from headway.compress.layer_costs import Costs
 from headway.compress.repair import repaired
 from headway.compress.settings import did_you_mean, read_settings
@@ -45,9 +45,9 @@ def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
 def refuse(model: Model, context: Context) -> str | None:
     """Needs a float model with channels that nothing holds."""
     proto = model.to_proto()
-    integer = first_integer_node(proto)
-    if integer is not None:
-        return f"the model must be float, but node {integer.name!r} ({integer.op_type}) works on integers; prune before quantizing"
+    reason = why_not_float(proto, "prune before quantizing")
+    if reason:
+        return f"prune_channels: {reason}"
     try:
         coupling = couple(proto, context.samples)
     except Unsupported as error:

@@ -12,6 +12,7 @@ from headway.compress import Context
 from headway.compress.factors import factor, targets
 from headway.compress.session import answers, relative_error
 from headway.compress.techniques import low_rank
+from headway.compress.weightings import fisher
 from headway.model import Model
 from headway.records import ConfigError, LatencyTable, LayerTime, Unsupported
 
@@ -207,3 +208,33 @@ def test_subgraphs_are_left_alone() -> None:
 def test_a_result_is_a_valid_model() -> None:
     proto: ModelProto = low_rank.apply(_gemm(), {"weight": "plain"}, Context()).to_proto()
     assert [value.name for value in proto.graph.output] == ["y"]
+
+
+def test_fisher_weighs_inputs_by_what_they_mean_to_the_answers() -> None:
+    from_x, to_y = RNG(0).normal(size=(24, 64)).astype(np.float32), np.eye(64, dtype=np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"], "first"), helper.make_node("MatMul", ["h", "v"], ["y"], "second")]
+    model = _model(nodes, {"w": from_x, "v": to_y}, [24], [64])
+    scales = np.geomspace(0.1, 3.0, 24)
+    samples = {"x": (RNG(1).normal(size=(16, 24)) * scales).astype(np.float32)}
+    proto = model.to_proto()
+    found = targets(proto.graph, 1)
+    moment = fisher.moments(proto, found, Context(samples=samples))["first"]
+    share = np.diag(moment) / np.diag(moment).sum()
+    seen = np.square(samples["x"]).sum(axis=0)
+    assert np.count_nonzero(moment - np.diag(np.diag(moment))) == 0
+    assert share == pytest.approx(seen / seen.sum(), rel=0.25)
+
+
+@pytest.mark.parametrize("build", ["gemm", "conv"])
+def test_fisher_keeps_exact_ranks_and_needs_samples(build: str) -> None:
+    model = _gemm(transB=1)
+    if build == "conv":
+        weight = _of_rank(3, 32, 24).reshape(32, 24, 1, 1)
+        model = _model([helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[1, 1])], {"w": weight}, [24, 5, 5], [32, 5, 5])
+    samples = {"x": RNG(1).normal(size=(8, 48) if build == "gemm" else (8, 24, 5, 5)).astype(np.float32)}
+    chosen = {"energy": 0.99999, "round_to": 1, "weight": "fisher", "least": 1}
+    after = low_rank.apply(model, chosen, Context(samples=samples))
+    assert len(_ops(after)) == 2 and _error(model, after, samples) < 1e-2
+    assert low_rank.apply(model, chosen, Context(samples=samples)).to_bytes() == after.to_bytes()
+    with pytest.raises(Unsupported, match="weight 'fisher' needs calibration samples"):
+        low_rank.apply(model, chosen, Context())

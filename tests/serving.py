@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headway.deploy import Entry, package
 from headway.records import Environment, Objective, Plan, Variant
-from headway.serve import OpenBundle, Ready, open_bundle, serve
+from headway.serve import OpenBundle, Options, Ready, Settings, open_bundle, serve
 
 ENVIRONMENT = Environment(cpu="test", instruction_sets=("AVX2",), cores=2, memory_bytes=1, system="test", python="3", versions={})
 SOURCE = Path(__file__).parent.parent / "src"
@@ -90,8 +90,10 @@ def bundle(folder: Path, *entries: Entry, name: str = "tiny", **more: Any) -> Op
 
 
 @contextlib.contextmanager
-def running(opened: OpenBundle, **options: Any) -> Iterator[Ready]:
-    """A server in a thread of this process."""
+def running(*opened: OpenBundle, repository: Path | None = None, name: str | None = None, **options: Any) -> Iterator[Ready]:
+    """A server in a thread of this process; ``options`` are those of ``Options`` and of ``Settings``."""
+    settings = Settings(**{key: options.pop(key) for key in list(options) if key in Settings.__dataclass_fields__})
+    chosen = Options(port=0, settings=settings, **options)
     ready: list[Ready] = []
     listening, failed = threading.Event(), []
 
@@ -101,7 +103,7 @@ def running(opened: OpenBundle, **options: Any) -> Iterator[Ready]:
 
     def live() -> None:
         try:
-            serve(opened, port=0, on_ready=on_ready, **options)
+            serve(*opened, repository=repository, name=name, options=chosen, on_ready=on_ready)
         except BaseException as error:
             failed.append(error)
             listening.set()

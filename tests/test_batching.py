@@ -138,11 +138,9 @@ def test_a_full_queue_refuses_at_once_and_a_drained_one_takes_no_more() -> None:
 
 def test_an_item_larger_than_the_batch_runs_alone() -> None:
     answers = Answers()
-    batcher: Batcher[int, int] = Batcher(
-        lambda _, items: list(items), answers.done, instances=1, max_batch=4, queue_limit=10, rows=lambda item: item
-    )
+    batcher: Batcher[int, int] = Batcher(lambda _, items: list(items), answers.done, instances=1, max_batch=4, queue_limit=10)
     for item in (9, 1, 2):
-        batcher.submit(item)
+        batcher.submit(item, rows=item)
     batcher.close()
     assert set(answers.results) == {9, 1, 2}
 

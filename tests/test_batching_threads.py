@@ -80,12 +80,11 @@ def test_every_item_is_answered_once_with_its_own_outcome(
         max_batch=max_batch,
         max_wait_s=wait_s,
         queue_limit=1000,
-        rows=lambda item: item.rows,
     )
 
     def send(part: list[Item]) -> None:
         for item in part:
-            batcher.submit(item)
+            batcher.submit(item, rows=item.rows)
             if pause:
                 time.sleep(0)
 
@@ -122,11 +121,9 @@ def test_batches_start_in_the_order_of_arrival(sizes: list[int], instances: int,
     def done(items: Sequence[Item], results: Sequence[Item] | BaseException, times: BatchTimes) -> None:
         popped.append(list(items))
 
-    batcher: Batcher[Item, Item] = Batcher(
-        run, done, instances=instances, max_batch=max_batch, queue_limit=1000, rows=lambda item: item.rows
-    )
+    batcher: Batcher[Item, Item] = Batcher(run, done, instances=instances, max_batch=max_batch, queue_limit=1000)
     for number, size in enumerate(sizes):
-        batcher.submit(Item(number, size, False))
+        batcher.submit(Item(number, size, False), rows=size)
     gate.set()
     batcher.close()
     batches = sorted(popped, key=lambda batch: batch[0].number)

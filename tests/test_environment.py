@@ -17,10 +17,11 @@ from headway.measure.environment import (
     environment,
     instruction_sets,
     noise_ratio,
-    usable_cores,
     usable_memory_bytes,
 )
 from headway.records import Environment, from_json, to_json
+from headway.runtime import cores as cores_room
+from headway.runtime.cores import usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -34,15 +35,15 @@ def _no_memory_of_it() -> Iterator[None]:
 
 @pytest.mark.parametrize(("quota", "cores"), [(None, 16), (2.0, 2), (2.5, 2), (0.5, 1), (99.0, 16)])
 def test_cores_are_bounded_by_the_quota(monkeypatch: pytest.MonkeyPatch, quota: float | None, cores: int) -> None:
-    monkeypatch.setattr(room, "cgroup_cores", lambda root, own: quota)
-    monkeypatch.setattr(room.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr(cores_room, "cgroup_cores", lambda root, own: quota)
+    monkeypatch.setattr(cores_room.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     assert usable_cores() == cores
 
 
 def test_memory_is_bounded_by_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     total = psutil.virtual_memory().total
     for limit, usable in ((None, total), (2**20, 2**20), (2**63 - 4096, total)):
-        monkeypatch.setattr(room, "cgroup_memory_bytes", lambda root, own, limit=limit: limit)
+        monkeypatch.setattr(cores_room, "cgroup_memory_bytes", lambda root, own, limit=limit: limit)
         assert usable_memory_bytes() == usable
 
 

@@ -191,13 +191,20 @@ def test_an_overload_ends_with_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path
         session = held._sessions[0]
         run = session.run
         monkeypatch.setattr(session, "run", lambda feeds: runs.append(1) or run(feeds))
-        point = held.load(1000, 0.4, Objective(latency_s=0.1, arrivals="constant"), seed=0)
+        point = held.load(1000, 0.4, Objective(arrivals="constant"), seed=0)
     assert point.sent in {399, 400}
     assert len(runs) < 100, "the queue was worked off after the run"
     assert point.completed < point.sent and point.completed + point.failed == point.sent
     assert point.verdict in ("missed", "generator-bound") and point.little_ratio > 1.5
     assert point.mean_batch == 1
     assert from_json(to_json(point), LoadPoint) == point
+
+
+def test_with_a_bound_an_overload_is_refused_at_once_as_the_server_does(tmp_path: Path) -> None:
+    with in_process(null_graph(tmp_path, 0.02, 0), Plan(runtime="null"), INPUTS) as held:
+        point = held.load(1000, 0.4, Objective(latency_s=0.2, arrivals="constant"), seed=0)
+    assert point.refused > 300 and point.failed == 0 and point.completed + point.refused == point.sent
+    assert point.completed >= 5
 
 
 def test_a_batch_that_fails_is_counted_failed(monkeypatch: pytest.MonkeyPatch, graph: Path) -> None:

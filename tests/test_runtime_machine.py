@@ -11,7 +11,8 @@ import pytest
 
 from headway.measure import ceilings, environment
 from headway.measure.ceilings import cache_folder, measure_ceilings
-from headway.measure.environment import Watch, cgroup_cores, cgroup_memory_bytes, named, noise_ratio, shares, usable_cores
+from headway.measure.environment import Watch, named, noise_ratio, shares
+from headway.runtime.cores import cgroup_cores, cgroup_memory_bytes, usable_cores
 from headway.records import Ceilings, MeasurementError
 
 

@@ -3,7 +3,12 @@
 This room knows items, rows and times. It is given a ``run`` callable, so it knows no runtime, no socket and no model.
 """
 
-from headway.batching.batcher import Batcher, BatchTimes, QueueFull
-from headway.batching.policy import Take, take
+from headway.batching.batcher import Batcher, BatchTimes, Late, QueueFull
+from headway.batching.pace import Pace
+from headway.batching.pacing import measure_pace
+from headway.batching.policy import Fit, Take, alike, batch_within, calm, capacity_per_s, finish_s, fit, level, take
 
-__all__ = ["BatchTimes", "Batcher", "QueueFull", "Take", "take"]
+__all__ = [
+    "BatchTimes", "Batcher", "Fit", "Late", "Pace", "QueueFull", "Take", "alike", "batch_within", "calm", "capacity_per_s", "finish_s",
+    "fit", "level", "measure_pace", "take",
+]  # fmt: skip

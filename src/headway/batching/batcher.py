@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import islice
+from bisect import insort
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from headway.batching.policy import take
+from headway.batching.pace import Pace
+from headway.batching.policy import alike, batch_within, finish_s, fit, take
 from headway.records import HeadwayError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
+PATIENCE_S = 1.0
+"""Among items with deadlines, one without stands as if its own were this long after its arrival [s]."""
+LOOK_AHEAD = 4
+"""With items of several kinds, so many batches' worth of the queue are searched for those of the first one's kind."""
+
 
 class QueueFull(HeadwayError):
     """The queue is at its limit, or the batcher takes no more: refuse the request at once."""
+
+
+class Late(HeadwayError):
+    """An item cannot be done by its deadline: refuse the request at once."""
 
 
 class BatchTimes(NamedTuple):
@@ -30,15 +40,33 @@ class BatchTimes(NamedTuple):
     finished_s: float
 
 
+class _Waiting(NamedTuple, Generic[T]):
+    """One queued item. Its first three fields order the queue, and no two items have all three alike."""
+
+    priority: int
+    due_s: float
+    number: int
+    item: T
+    rows: int
+    key: Hashable
+    arrived_s: float
+    deadline_s: float
+
+
 class Batcher(Generic[T, R]):
     """Queues items and runs them in batches on ``instances`` threads. An idle one sleeps: no polling, no spinning.
+
+    Items of a lower ``priority`` number run first; within one priority those with the earliest deadline; then those that came first.
 
     Args:
         run: ``run(instance, items)`` gives one result for each item; called on that instance's thread, one batch at a time.
         done: called on the same thread after each batch, with the results, or with the exception that ``run`` raised.
-        max_batch: most rows in a batch; ``rows`` tells the rows of an item. An item with more rows runs alone: refuse it earlier.
+        late: called on the same thread with accepted items that could not be done by their deadlines any more, and were not run.
+        max_batch: most rows in a batch. An item with more rows runs alone: refuse it earlier.
         max_wait_s: longest deliberate wait for a fuller batch, from the oldest item's arrival [s]; 0 is greedy.
         queue_limit: items that may wait; more are refused with ``QueueFull``.
+        pace: predicted service times; without it no deadline is looked at.
+        latency_s: what most items must be done within [s]: batches are kept small enough for it; infinite: ``max_batch`` alone decides.
     """
 
     def __init__(
@@ -51,19 +79,28 @@ class Batcher(Generic[T, R]):
         max_wait_s: float = 0.0,
         queue_limit: int,
         clock: Callable[[], float] = time.perf_counter,
-        rows: Callable[[T], int] = lambda item: 1,
+        pace: Pace | None = None,
+        latency_s: float = math.inf,
+        late: Callable[[Sequence[T]], None] = lambda items: None,
     ) -> None:
-        if instances < 1 or max_batch < 1 or queue_limit < 1 or not max_wait_s >= 0:
-            raise ValueError(f"{instances=}, {max_batch=} and {queue_limit=} must be at least 1 and {max_wait_s=} at least 0")
-        self._run, self._done = run, done
-        self._max_batch, self._max_wait_s, self._queue_limit = max_batch, max_wait_s, queue_limit
-        self._clock, self._rows = clock, rows
-        self._waiting: deque[tuple[T, int, float]] = deque()
+        if instances < 1 or max_batch < 1 or queue_limit < 1 or not max_wait_s >= 0 or not latency_s > 0:
+            raise ValueError(
+                f"{instances=}, {max_batch=}, {queue_limit=}, {max_wait_s=} and {latency_s=} must be at least 1, 1, 1, 0 and above 0"
+            )
+        self._run, self._done, self._late = run, done, late
+        self._max_batch, self._max_wait_s, self._queue_limit, self._latency_s = max_batch, max_wait_s, queue_limit, latency_s
+        self._clock = clock
+        self._waiting: list[_Waiting[T]] = []
+        self._waiting_rows = 0
+        self._keys = 1
+        self._number = 0
         self._running = 0
+        self._free_s = [0.0] * instances
         self._open = True
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._emptied = threading.Condition(self._lock)
+        self._keep(pace)
         named = [(index, f"instance-{index}") for index in range(instances)]
         self._threads = [threading.Thread(target=self._work, args=(index,), name=name, daemon=True) for index, name in named]
         for thread in self._threads:
@@ -80,19 +117,44 @@ class Batcher(Generic[T, R]):
         with self._lock:
             return len(self._waiting) + self._running
 
-    def submit(self, item: T) -> None:
+    def keep(self, pace: Pace) -> None:
+        """Predict by another pace from now on: the model behind ``run`` has changed."""
+        with self._lock:
+            self._keep(pace)
+
+    def submit(self, item: T, *, rows: int = 1, key: Hashable = None, deadline_s: float = math.inf, priority: int = 0) -> None:
         """Queue an item; returns at once, from any thread.
+
+        Args:
+            key: only items with equal keys share a batch.
+            deadline_s: when it must be done, on the batcher's clock [s].
 
         Raises:
             QueueFull: the queue is at its limit, or the batcher is draining.
+            Late: by the pace, it cannot be done by its deadline.
         """
-        size = self._rows(item)
+        now_s = self._clock()
         with self._lock:
             if not self._open:
                 raise QueueFull("the server is shutting down; send the request to another one")
-            if len(self._waiting) >= self._queue_limit:
+            waiting = self._waiting
+            if len(waiting) >= self._queue_limit:
                 raise QueueFull(f"at most {self._queue_limit} requests may wait, and as many do; try again later")
-            self._waiting.append((item, size, self._clock()))
+            due_s = deadline_s if deadline_s < math.inf else now_s + PATIENCE_S
+            self._number += 1
+            entry = _Waiting(priority, due_s, self._number, item, rows, key, now_s, deadline_s)
+            last = not waiting or waiting[-1] < entry
+            if deadline_s < math.inf and self._pace is not None:
+                ahead = self._waiting_rows if last else sum(other.rows for other in waiting if other < entry)
+                if finish_s(now_s, ahead, rows, self._free_s, self._pace.tau_s, self._batch) > deadline_s:
+                    raise Late("too much is waiting for an answer by the deadline")
+            if last:
+                waiting.append(entry)
+            else:
+                insort(waiting, entry)
+            self._waiting_rows += rows
+            if key is not None and key != waiting[0].key:
+                self._keys = LOOK_AHEAD
             self._changed.notify()
 
     def drain(self, timeout_s: float) -> bool:
@@ -111,16 +173,24 @@ class Batcher(Generic[T, R]):
             if thread is not threading.current_thread():
                 thread.join()
 
+    def _keep(self, pace: Pace | None) -> None:
+        self._pace = pace
+        self._batch = self._max_batch if pace is None else batch_within(pace.tau_s, self._max_batch, self._latency_s)
+
     def _work(self, instance: int) -> None:
         while self._run_next(instance):
             pass
 
     def _run_next(self, instance: int) -> bool:
         """Run one batch; false when closed and empty. A function of its own, so that an idle thread keeps no batch alive."""
-        batch = self._next()
-        items = [item for item, _, _ in batch]
-        if not items:
-            return False
+        batch, late = self._next(instance)
+        if late:
+            self._told(self._late, [entry.item for entry in late])
+        if not batch:
+            self._left(instance, len(late))
+            return bool(late)
+        items = [entry.item for entry in batch]
+        pace = self._pace
         started_s = self._clock()
         outcome: Sequence[R] | BaseException
         try:
@@ -129,29 +199,68 @@ class Batcher(Generic[T, R]):
                 outcome = HeadwayError(f"run must give one result for each item, got {len(outcome)} for {len(items)}")
         except BaseException as error:  # whatever it is, it belongs to this batch and must not end the thread
             outcome = error
-        try:
-            self._done(items, outcome, BatchTimes(tuple(arrived_s for _, _, arrived_s in batch), started_s, self._clock()))
-        except BaseException:
-            logger.exception("done() must not raise; the batch was run and the instance goes on")
-        with self._lock:
-            self._running -= len(items)
-            if not self._waiting and not self._running:
-                self._emptied.notify_all()
+        finished_s = self._clock()
+        self._told(self._done, items, outcome, BatchTimes(tuple([entry.arrived_s for entry in batch]), started_s, finished_s))
+        if pace is not None and pace.observe(sum(entry.rows for entry in batch), finished_s - started_s):
+            with self._lock:
+                self._keep(self._pace)
+        self._left(instance, len(items) + len(late))
         return True
 
-    def _next(self) -> list[tuple[T, int, float]]:
-        """The next batch, as soon as the policy gives one; empty when closed and empty."""
+    def _told(self, callback: Callable[..., None], *arguments: object) -> None:
+        try:
+            callback(*arguments)
+        except BaseException:
+            logger.exception("done() and late() must not raise; the instance goes on")
+
+    def _left(self, instance: int, count: int) -> None:
+        with self._lock:
+            self._running -= count
+            self._free_s[instance] = 0.0
+            if not self._waiting and not self._running:
+                self._emptied.notify_all()
+
+    def _next(self, instance: int) -> tuple[list[_Waiting[T]], list[_Waiting[T]]]:
+        """The next batch and the items refused before it, as soon as the policy gives any; both empty when closed and empty."""
         with self._lock:
             while self._open or self._waiting:
-                head = list(islice(self._waiting, self._max_batch + 1))
-                sizes, arrived_s = [size for _, size, _ in head], [at_s for _, _, at_s in head]
-                wait_s = self._max_wait_s if self._open else 0.0
                 now_s = self._clock()
-                decision = take(sizes, arrived_s, now_s, max_batch=self._max_batch, max_wait_s=wait_s)
+                head = self._waiting[: self._batch * self._keys + 1]
+                if self._keys > 1 and head:
+                    head = [head[place] for place in alike([entry.key for entry in head])]
+                decision = take(
+                    [entry.rows for entry in head], [entry.arrived_s for entry in head], now_s,
+                    max_batch=self._batch, max_wait_s=self._max_wait_s if self._open else 0.0, start_by_s=self._start_by_s(head),
+                )  # fmt: skip
                 if decision.items:
-                    self._running += decision.items
-                    if len(self._waiting) > decision.items:
-                        self._changed.notify()
-                    return [self._waiting.popleft() for _ in range(decision.items)]
+                    return self._taken(instance, head, decision.items, now_s)
                 self._changed.wait(None if decision.wake_at_s is None else max(0.0, decision.wake_at_s - now_s))
-            return []
+            return [], []
+
+    def _start_by_s(self, head: Sequence[_Waiting[T]]) -> float:
+        if self._pace is None or not self._max_wait_s or not head:
+            return math.inf
+        return min(entry.deadline_s for entry in head) - self._pace.tau_s[min(self._batch, len(self._pace.tau_s) - 1)]
+
+    def _taken(self, instance: int, head: Sequence[_Waiting[T]], count: int, now_s: float) -> tuple[list[_Waiting[T]], list[_Waiting[T]]]:
+        batch = list(head[:count])
+        late: list[_Waiting[T]] = []
+        waiting, pace = self._waiting, self._pace
+        if pace is not None:
+            rows, deadlines_s = [entry.rows for entry in batch], [entry.deadline_s for entry in batch]
+            chosen = fit(rows, deadlines_s, now_s, pace.tau_s, backlog=len(waiting) > count)
+            batch, late = [batch[place] for place in chosen.run], [batch[place] for place in chosen.refuse]
+            size = sum(entry.rows for entry in batch)
+            self._free_s[instance] = now_s + pace.tau_s[min(size, len(pace.tau_s) - 1)] if batch else 0.0
+        if late or self._keys > 1:
+            gone = {entry.number for entry in (*late, *batch)}
+            waiting[:] = [entry for entry in waiting if entry.number not in gone]
+        else:
+            del waiting[: len(batch)]
+        self._waiting_rows -= sum(entry.rows for entry in (*late, *batch))
+        self._running += len(batch) + len(late)
+        if waiting:
+            self._changed.notify()
+        elif self._keys > 1:
+            self._keys = 1
+        return batch, late

@@ -1,28 +1,44 @@
-"""What an idle instance runs next. Pure: the batcher asks it on the real clock, the simulator on a virtual one."""
+"""What an idle instance runs next, and what is not worth queueing. Pure: the batcher asks on the real clock, the simulator on a virtual one.
+
+Predicted service times come as ``tau_s``, where ``tau_s[b]`` is the time of a batch of b rows and ``tau_s[0]`` is not used; a batch beyond its
+end (one item with more rows than a batch may hold) takes the last.
+"""
 
 from __future__ import annotations
 
+import math
+from bisect import insort
 from collections.abc import Sequence
 from typing import NamedTuple
 
 
 class Take(NamedTuple):
-    """How many of the oldest items to run now; when none, the moment to ask again [s], or none: when something arrives."""
+    """How many of the first items to run now; when none, the moment to ask again [s], or none: when something arrives."""
 
     items: int
     wake_at_s: float | None
 
 
-def take(rows: Sequence[int], arrived_s: Sequence[float], now_s: float, *, max_batch: int, max_wait_s: float) -> Take:
-    """The oldest items that fit into one batch, or how long to wait for a fuller one.
+class Fit(NamedTuple):
+    """Places of the items of a batch to run, and of those to refuse; the others stay in the queue."""
+
+    run: list[int]
+    refuse: list[int]
+
+
+def take(
+    rows: Sequence[int], arrived_s: Sequence[float], now_s: float, *, max_batch: int, max_wait_s: float, start_by_s: float = math.inf
+) -> Take:
+    """The first items that fit into one batch, or how long to wait for a fuller one.
 
     Greedy with ``max_wait_s`` of 0: an idle instance never waits while something is queued, since with affine service times a
-    timer buys efficiency, not latency (design, section 7). A wait is counted from the oldest item's arrival.
+    timer buys efficiency, not latency (design, section 7). A wait is counted from the first item's arrival, and never passes ``start_by_s``.
 
     Args:
-        rows: rows of each waiting item, oldest first; only the first ``max_batch`` are looked at.
+        rows: rows of each waiting item, in the order in which they are to run; only the first ``max_batch`` are looked at.
         arrived_s: arrival time of each, same order [s].
         max_batch: most rows in one batch; an item with more rows runs alone.
+        start_by_s: when a batch must start for the deadlines of its items [s].
     """
     if not rows:
         return Take(0, None)
@@ -36,6 +52,111 @@ def take(rows: Sequence[int], arrived_s: Sequence[float], now_s: float, *, max_b
         if total >= max_batch:
             break
     full = total >= max_batch or count < len(rows)
-    if full or now_s >= arrived_s[0] + max_wait_s:
+    until_s = min(arrived_s[0] + max_wait_s, start_by_s)
+    if full or now_s >= until_s:
         return Take(count, None)
-    return Take(0, arrived_s[0] + max_wait_s)
+    return Take(0, until_s)
+
+
+def alike(keys: Sequence[object]) -> list[int]:
+    """Places of the items that may share a batch with the first: those with an equal key, in their order.
+
+    The first item decides, so no kind of item starves another: whichever is first in the queue runs next.
+    """
+    return [place for place, key in enumerate(keys) if key == keys[0]]
+
+
+def fit(rows: Sequence[int], deadline_s: Sequence[float], now_s: float, tau_s: Sequence[float], *, backlog: bool) -> Fit:
+    """Which items of a batch to run, so that none is run in vain.
+
+    When all are in time together, all run. Otherwise, with nothing else waiting, the batch shrinks from its end until the most urgent item is in time.
+    With a backlog it does not shrink, for smaller batches would lower the throughput when it is needed most: the items in danger are refused and
+    the rest runs (early drop: Shen et al., Nexus, SOSP 2019, section 6.3). An item that would be late even alone is refused in both cases.
+
+    Args:
+        rows, deadline_s: of each item, in the order in which they are to run; a deadline may be infinite [s].
+        backlog: whether more is waiting than this batch.
+    """
+    run = list(range(len(rows)))
+    refuse: list[int] = []
+    while run:
+        urgent = min(run, key=deadline_s.__getitem__)
+        if now_s + _tau(tau_s, sum(rows[place] for place in run)) <= deadline_s[urgent]:
+            break
+        if backlog or now_s + _tau(tau_s, rows[urgent]) > deadline_s[urgent]:
+            run.remove(urgent)
+            refuse.append(urgent)
+        else:
+            run.pop()
+    return Fit(run, refuse)
+
+
+def finish_s(now_s: float, ahead_rows: int, rows: int, free_s: Sequence[float], tau_s: Sequence[float], max_batch: int) -> float:
+    """When an item that arrives now will be done, if what is ahead of it and itself run in full batches [s].
+
+    Args:
+        ahead_rows: rows waiting that will run before it.
+        free_s: when each instance is expected to be free, in any order; in the past: it is free now [s].
+
+    An item that runs at once takes its own time. One that waits is joined by others meanwhile, so its batch is taken to be full.
+    """
+    before, full_s = ahead_rows // max_batch, _tau(tau_s, max_batch)
+    ready_s = sorted(max(now_s, at_s) for at_s in free_s)
+    while before and ready_s[-1] - ready_s[0] > full_s:
+        insort(ready_s, ready_s.pop(0) + full_s)
+        before -= 1
+    start_s = ready_s[before % len(ready_s)] + before // len(ready_s) * full_s  # from here on the instances take turns
+    return start_s + (_tau(tau_s, ahead_rows + rows) if start_s <= now_s else full_s)
+
+
+def batch_within(tau_s: Sequence[float], max_batch: int, latency_s: float) -> int:
+    """Most rows a batch may have for ``latency_s`` to be held under full load; at least 1.
+
+    An item that arrives just after a batch started waits for that one and then runs in one as large: ``2 tau(b) <= latency``.
+    """
+    if math.isinf(latency_s):
+        return max_batch
+    within = 1
+    for size in range(1, max_batch + 1):
+        if 2 * _tau(tau_s, size) <= latency_s:
+            within = size
+    return within
+
+
+def capacity_per_s(tau_s: Sequence[float], max_batch: int, instances: int) -> float:
+    """Rows a second with batches of the best size up to ``max_batch``, on all instances [1/s]: ``max_b k b / tau(b)`` (design, section 7)."""
+    return max(instances * size / _tau(tau_s, size) for size in range(1, max_batch + 1))
+
+
+STEP_ABOVE = 0.95
+STEP_BACK_BELOW = 0.7
+REFUSED_SHARE = 0.01
+CALM_S = 5.0
+
+
+def level(now: int, demand_per_s: float, refused_share: float, capacities_per_s: Sequence[float], calm_s: float) -> int:
+    """Which variant of the frontier is to answer from now on: 0 is the best answer, each further one faster and less accurate.
+
+    One step at a time. To the faster one at once, when demand passes 95% of what the present one can do or more than 1% had to be refused for
+    their deadlines. Back only when demand was below 70% of what the better one can do for ``CALM_S``: the gap and the wait keep it from swinging.
+
+    Args:
+        demand_per_s: rows a second that came lately, refused ones included [1/s].
+        refused_share: share of them refused for their deadlines or a full queue.
+        capacities_per_s: of each variant [1/s].
+        calm_s: how long demand has been below the mark of the better variant [s].
+    """
+    if now + 1 < len(capacities_per_s) and (demand_per_s > STEP_ABOVE * capacities_per_s[now] or refused_share > REFUSED_SHARE):
+        return now + 1
+    if now > 0 and calm_s >= CALM_S:
+        return now - 1
+    return now
+
+
+def calm(now: int, demand_per_s: float, capacities_per_s: Sequence[float]) -> bool:
+    """Whether demand would suit the next better variant."""
+    return now > 0 and demand_per_s < STEP_BACK_BELOW * capacities_per_s[now - 1]
+
+
+def _tau(tau_s: Sequence[float], rows: int) -> float:
+    return tau_s[min(rows, len(tau_s) - 1)]

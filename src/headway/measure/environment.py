@@ -19,6 +19,7 @@ import numpy as np
 
 from headway.records import Environment
 from headway.runtime import versions
+from headway.runtime.cores import memory_limit_bytes, usable_cores
 
 try:  # the base install runs `doctor` and has neither
     import cpuinfo
@@ -34,8 +35,6 @@ _FLAGS = {
 _PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxslim", "torch", "tensorflow-cpu")
 _CPUINFO = Path("/proc/cpuinfo")
 _STAT = Path("/proc/stat")
-_CGROUPS = Path("/sys/fs/cgroup")
-_OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 @functools.cache
@@ -66,17 +65,10 @@ def _cpu_name() -> str:
     return str(brand) or platform.processor() or platform.machine()
 
 
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity, bounded by the control group's quota (rounded down, at least one)."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cgroup_cores(_CGROUPS, _read(_OWN_CGROUP))
-    return max(1, min(allowed, int(quota))) if quota is not None else allowed
-
-
 def usable_memory_bytes() -> int:
     """Memory that this process may use: the machine's, bounded by the control group's limit [B]."""
     total = _total_memory_bytes()
-    limit = cgroup_memory_bytes(_CGROUPS, _read(_OWN_CGROUP))
+    limit = memory_limit_bytes()
     return min(total, limit) if limit is not None else total
 
 
@@ -84,45 +76,6 @@ def _total_memory_bytes() -> int:
     if psutil is not None:
         return int(psutil.virtual_memory().total)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def cgroup_cores(root: Path, own: str) -> float | None:
-    """The smallest CPU quota of this process's control group and the groups around it [cores]; none when there is no limit.
-
-    Args:
-        root: where control groups are mounted. own: the text of ``/proc/self/cgroup``.
-    """
-    found = []
-    for group in _groups(root, own, "cpu"):
-        limit, _, period = _read(group / "cpu.max").strip().partition(" ")  # version 2: "max 100000" or "150000 100000"
-        if not limit:
-            limit, period = _read(group / "cpu.cfs_quota_us").strip(), _read(group / "cpu.cfs_period_us").strip()  # version 1: -1 is none
-        if limit.isdecimal() and period.isdecimal() and int(period):
-            found.append(int(limit) / int(period))
-    return min(found, default=None)
-
-
-def cgroup_memory_bytes(root: Path, own: str) -> int | None:
-    """The smallest memory limit of this process's control group and the groups around it [B]; none when there is no limit."""
-    texts = [_read(group / name).strip() for group in _groups(root, own, "memory") for name in ("memory.max", "memory.limit_in_bytes")]
-    return min((int(text) for text in texts if text.isdecimal()), default=None)
-
-
-def _groups(root: Path, own: str, controller: str) -> list[Path]:
-    """Folders of the process's control group and of every group around it, for version 2 and version 1.
-
-    Inside a container the path is often that of the host and not mounted; the mount's own top then carries the container's limit.
-    """
-    folders = [root, root / controller]
-    for line in own.splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and controller not in controllers.split(","):
-            continue
-        top = root / controllers if controllers and (root / controllers).is_dir() else root / controller if controllers else root
-        parts = [part for part in path.split("/") if part not in ("", "..")]
-        folders += [top.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
-    return folders
 
 
 def environment() -> Environment:

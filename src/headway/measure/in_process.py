@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from headway.batching import Batcher, BatchTimes, QueueFull
+from headway.batching import Batcher, BatchTimes, Late, Pace, QueueFull, measure_pace
 from headway.load import Completion, arrival_times, run_open_loop, summarise
 from headway.measure.environment import Watch
 from headway.measure.rows import Feeds, rows, stack
@@ -35,6 +36,7 @@ class InProcess:
                 self._sessions.append(open_session(plan, path))
                 for batch in {1, plan.max_batch}:
                     self._sessions[-1].run(rows(inputs, 0, batch))
+            self._service_s = measure_pace(lambda batch: self._sessions[0].run(rows(inputs, 0, batch)), plan.max_batch)
         except BaseException:
             self.close()
             raise
@@ -45,7 +47,8 @@ class InProcess:
             session.close()
 
     def load(self, rate_per_s: float, duration_s: float, objective: Objective, seed: int) -> LoadPoint:
-        """One open-loop run at one rate."""
+        """One open-loop run at one rate; as in the server, a request that cannot be done within the objective's bound is refused at once."""
+        latency_s = math.inf if objective.latency_s is None else objective.latency_s
         due_s = arrival_times(objective.arrivals, rate_per_s, duration_s, seed)
         batches: list[int] = []
         over = threading.Event()
@@ -63,6 +66,10 @@ class InProcess:
             for number, completion in items:
                 completion.failed(number) if failed else completion.ok(number)
 
+        def late(items: Sequence[tuple[int, Completion]]) -> None:
+            for number, completion in items:
+                completion.refused(number)
+
         batcher: Batcher[tuple[int, Completion], None] = Batcher(
             run,
             done,
@@ -70,12 +77,15 @@ class InProcess:
             max_batch=self._plan.max_batch,
             max_wait_s=self._plan.max_wait_s,
             queue_limit=QUEUE_LIMIT,
+            pace=Pace(self._service_s, self._plan.max_batch),
+            latency_s=latency_s,
+            late=late,
         )
 
         def submit(number: int, completion: Completion) -> None:
             try:
-                batcher.submit((number, completion))
-            except QueueFull:
+                batcher.submit((number, completion), deadline_s=time.perf_counter() + latency_s)
+            except (QueueFull, Late):
                 completion.refused(number)
 
         try:

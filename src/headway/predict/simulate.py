@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.batching import take
+from headway.batching import batch_within, finish_s, fit, take
 from headway.records import Plan, ServiceCurve
 
 FIRST_DRAWS = 32
@@ -59,8 +59,9 @@ def simulate(
     seed: int = 0,
     front_end_s: float | Sequence[float] = 0.0,
     jitter_s: Sequence[float] = (),
+    deadline_s: float = math.inf,
 ) -> NDArray[np.float64]:
-    """Latency of each request [s], in the order of ``due_s``; deterministic by ``seed``.
+    """Latency of each request [s], in the order of ``due_s``, infinite where it was refused; deterministic by ``seed``.
 
     What it leaves out: cores that front end and model share, and items of several rows.
 
@@ -71,12 +72,18 @@ def simulate(
             ones to draw from. Per request it shares nothing with the model.
         jitter_s: measured delays of this machine and transport to draw from, added to each request without holding up others [s]: the
             latencies of a model that does nothing, behind the same server.
+        deadline_s: when an answer is of no more use, counted from the request's arrival in the queue; the policy then refuses what cannot make it [s].
     """
     rng = np.random.default_rng(seed)
     extra_s = rng.choice(np.asarray(jitter_s, dtype=np.float64), len(due_s)) if len(jitter_s) else np.zeros(len(due_s))
     times = ServiceTimes(curve, rng)
     queued_s = _through_front_end(due_s, front_end_s, rng)
-    latency_s: NDArray[np.float64] = _through_engine(queued_s.tolist(), plan, times) - due_s + extra_s
+    if math.isinf(deadline_s):
+        done_s = _through_engine(queued_s.tolist(), plan, times)
+    else:
+        tau_s = [0.0, *(curve.tau_s(size) for size in range(1, plan.max_batch + 1))]
+        done_s = _through_guarded_engine(queued_s.tolist(), plan, times, tau_s, deadline_s)
+    latency_s: NDArray[np.float64] = done_s - due_s + extra_s
     return latency_s
 
 
@@ -100,6 +107,42 @@ def _through_engine(at: list[float], plan: Plan, times: ServiceTimes) -> NDArray
         done[first : first + number] = ends
         first += number
         heapq.heapreplace(free, ends)
+    return done
+
+
+def _through_guarded_engine(at: list[float], plan: Plan, times: ServiceTimes, tau_s: list[float], deadline_s: float) -> NDArray[np.float64]:
+    """When each request is done [s]; infinite: refused, on arrival or when its batch was formed. Deadlines as the batcher keeps them."""
+    done = np.full(len(at), math.inf)
+    limit = batch_within(tau_s, plan.max_batch, deadline_s)
+    free, expected = [0.0] * plan.instances, [0.0] * plan.instances
+    queue: list[int] = []
+
+    def run_until(moment: float) -> None:
+        while queue:
+            instance = min(range(plan.instances), key=free.__getitem__)
+            now = max(free[instance], at[queue[0]])
+            decision = take(
+                [1] * len(queue[: limit + 1]), [at[i] for i in queue[: limit + 1]], now, max_batch=limit, max_wait_s=plan.max_wait_s
+            )
+            if decision.wake_at_s is not None:
+                now = decision.wake_at_s
+            if now > moment:
+                return
+            head = queue[: decision.items or min(len(queue), limit)]
+            chosen = fit([1] * len(head), [at[i] + deadline_s for i in head], now, tau_s, backlog=len(queue) > len(head))
+            gone = {head[place] for place in (*chosen.run, *chosen.refuse)}
+            queue[:] = [i for i in queue if i not in gone]
+            if chosen.run:
+                free[instance] = now + times.draw_s(len(chosen.run))
+                expected[instance] = now + tau_s[len(chosen.run)]
+                done[[head[place] for place in chosen.run]] = free[instance]
+
+    for number, moment in enumerate(at):
+        run_until(moment)
+        ready = [min(expected[i], moment) if free[i] <= moment else expected[i] for i in range(plan.instances)]
+        if finish_s(moment, len(queue), 1, ready, tau_s, limit) <= moment + deadline_s:
+            queue.append(number)
+    run_until(math.inf)
     return done
 
 

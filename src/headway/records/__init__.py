@@ -36,7 +36,7 @@ from headway.records.measured import (
     Rejection,
     ServiceCurve,
 )
-from headway.records.objective import Objective, parse_objective
+from headway.records.objective import Objective, parse_objective, parse_time_s
 from headway.records.outcome import (
     Bundle,
     BundledVariant,
@@ -60,5 +60,5 @@ __all__ = [
     "MeasurementError", "MissingPackage", "ModelError", "Objective", "ObjectiveError", "ObjectiveNotMet", "OperatorCost",
     "Percentile", "Plan", "Prediction", "Quality", "Record", "RecordError", "Rejection", "RunFinished", "RunStarted",
     "ServiceCurve", "Setting", "SourceInspected", "StageTime", "Step", "Summary", "TensorSpec", "Trace", "Unsupported",
-    "Variant", "from_json", "parse_objective", "read_journal", "to_json", "to_plain",
+    "Variant", "from_json", "parse_objective", "parse_time_s", "read_journal", "to_json", "to_plain",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import math
 import re
 
 from headway.records.base import Record
-from headway.records.errors import ObjectiveError
+from headway.records.errors import ConfigError, ObjectiveError
 
 _TIME = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -100,6 +100,22 @@ def parse_objective(text: str) -> Objective:
     if not seen - {"arrivals"}:
         raise ObjectiveError(f"objective: at least one bound must be given, got {text!r}; write it like {EXAMPLE!r}")
     return Objective(**fields)  # type: ignore[arg-type]
+
+
+def parse_time_s(text: str, name: str) -> float:
+    """Seconds from a time such as ``500us``, ``20ms`` or ``1.5s``.
+
+    Args:
+        name: of what it is, for the message.
+
+    Raises:
+        ConfigError: the text is no time, or not above zero.
+    """
+    match = _QUANTITY.match(text)
+    seconds = float(match.group(1)) * _TIME.get(match.group(2), math.nan) if match else math.nan
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"{name} must be a time above zero such as 20ms, got {text!r}")
+    return seconds
 
 
 def _bound(name: str, key: str, sign: str, value: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""A bundle to HTTP: checked at load, replayed against its golden set, served over the Open Inference Protocol v2.
+"""Bundles to HTTP and gRPC: checked at load, replayed against its golden set, served over the Open Inference Protocol v2.
 
 This room does not know how a bundle was made, what was measured or why the variant was chosen; and it needs no package that
 compresses or measures: the base install serves.
@@ -7,10 +7,11 @@ compresses or measures: the base install serves.
 from headway.serve.bundle import FORMAT, MANIFEST, Golden, OpenBundle, check_name, file_digest, model_digest, model_files, open_bundle
 from headway.serve.golden import TOLERANCE
 from headway.serve.limits import Limits
-from headway.serve.server import Ready, TlsFiles, default_queue_limit, serve
+from headway.serve.served import Settings, default_queue_limit
+from headway.serve.server import Options, Ready, TlsFiles, serve
 from headway.serve.wire import batchable, datatype
 
 __all__ = [
-    "FORMAT", "MANIFEST", "TOLERANCE", "Golden", "Limits", "OpenBundle", "Ready", "TlsFiles", "batchable", "check_name", "datatype",
+    "FORMAT", "MANIFEST", "TOLERANCE", "Golden", "Limits", "OpenBundle", "Options", "Ready", "Settings", "TlsFiles", "batchable", "check_name", "datatype",
     "default_queue_limit", "file_digest", "model_digest", "model_files", "open_bundle", "serve",
 ]  # fmt: skip

@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import orjson
 
+from headway.serve.call import Call, Wanted
+from headway.serve.classes import bytes_tensor, classify
+from headway.serve.coding import encode
 from headway.serve.refusal import Refusal
-from headway.serve.wire import DATATYPES, KNOWN, Call
+from headway.serve.wire import DATATYPES, KNOWN
 
-VERSION = "1"
-"""The only version of the model in a bundle, as the protocol's URLs name it."""
+LEAST_CODED_BYTES = 1024
+"""Smaller bodies are not compressed [B]."""
 
 Answer = tuple[int, bytes, bytes]
 """Status; HTTP head without its closing blank line (whoever writes it decides whether the connection stays open); body."""
 
 REASONS = {
-    200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
+    200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
     413: "Content Too Large", 415: "Unsupported Media Type", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
     500: "Internal Server Error", 503: "Service Unavailable",
 }  # fmt: skip
@@ -44,50 +47,69 @@ def respond_json(value: Any, status: int = 200) -> Answer:
     return respond(status, orjson.dumps(value))
 
 
-def respond_refusal(refusal: Refusal, extra: str = "") -> Answer:
+def respond_refusal(refusal: Refusal) -> Answer:
     """The answer ``{"error": ...}`` of a refusal."""
-    return respond(refusal.status, orjson.dumps({"error": str(refusal)}), extra=extra)
+    return respond(refusal.status, orjson.dumps({"error": str(refusal)}), extra=refusal.headers)
 
 
-class Encoder:
-    """Results of one model as protocol answers; every answer names the variant that computed it."""
+class HttpForm:
+    """Results of one model version as HTTP answers; every answer names the variant that computed it."""
 
-    def __init__(self, model: str, variant: str) -> None:
-        self._model = model
+    def __init__(self, model: str, version: str, labels: Sequence[str]) -> None:
+        self._model, self._version, self._labels = model, version, labels
         self._known: dict[tuple[Any, ...], bytes] = {}
-        self._head = "HTTP/1.1 200 OK\r\nheadway-variant: " + header_text(variant) + "\r\ncontent-type: "
-        self._json_head = (self._head + "application/json\r\ncontent-length: ").encode("latin-1")
-        self._binary_head = (self._head + "application/octet-stream\r\ninference-header-content-length: ").encode("latin-1")
+        self._heads: dict[str, tuple[bytes, bytes]] = {}
 
-    def encode(self, call: Call, results: Mapping[str, np.ndarray], first: int, last: int | None) -> Answer:
-        """The answer to ``call`` from rows ``first`` to ``last`` of a run's results (``last`` none: the results whole).
+    def answer(self, call: Call, outputs: Sequence[tuple[Wanted, np.ndarray]], variant: str) -> Answer:
+        """The answer from a request's own rows of the outputs it wants.
 
         A number that JSON cannot hold (NaN, infinity) becomes ``null`` in JSON outputs; binary outputs carry it as it is.
         """
-        arrays = [results[name] if last is None else results[name][first:last] for name, _ in call.wanted]
-        blobs = [array.tobytes() for array, (_, binary) in zip(arrays, call.wanted, strict=True) if binary]
-        if len(blobs) < len(arrays) or call.id:
-            text = self._text(call, arrays)
+        if any(wanted.classes for wanted, _ in outputs):
+            outputs = [(wanted, classify(array, wanted.classes, self._labels) if wanted.classes else array) for wanted, array in outputs]
+        blobs = [_bytes(array) for wanted, array in outputs if wanted.binary]
+        if len(blobs) < len(outputs) or call.id or any(wanted.classes for wanted, _ in outputs):
+            text = self._text(call, outputs)
         else:
-            key = (call.wanted, *[array.shape for array in arrays])
+            key = (call.wanted, *[array.shape for _, array in outputs])
             known = self._known.get(key)
-            text = known if known is not None else self._remember(key, self._text(call, arrays))
+            text = known if known is not None else self._remember(key, self._text(call, outputs))
+        json_head, binary_head = self._heads.get(variant) or self._head(variant)
+        coding = call.owner.coding
+        if coding is not None and len(text) + sum(map(len, blobs)) >= LEAST_CODED_BYTES:
+            head = b"%b%d\r\ncontent-length: " % (binary_head, len(text)) if blobs else json_head
+            return _coded(coding, head, b"".join((text, *blobs)))
         if not blobs:
-            return 200, b"%b%d\r\n" % (self._json_head, len(text)), text
+            return 200, b"%b%d\r\n" % (json_head, len(text)), text
         body = b"".join((text, *blobs))
-        return 200, b"%b%d\r\ncontent-length: %d\r\n" % (self._binary_head, len(text), len(body)), body
+        return 200, b"%b%d\r\ncontent-length: %d\r\n" % (binary_head, len(text), len(body)), body
 
-    def _text(self, call: Call, arrays: Sequence[np.ndarray]) -> bytes:
+    def refuse(self, refusal: Refusal) -> Answer:
+        """The answer ``{"error": ...}``."""
+        return respond_refusal(refusal)
+
+    def _head(self, variant: str) -> tuple[bytes, bytes]:
+        """What stands before the length in the head of an answer in JSON, and of one with binary outputs."""
+        head = f"HTTP/1.1 200 OK\r\nheadway-variant: {header_text(variant)}\r\ncontent-type: "
+        made = self._heads[variant] = (
+            (head + "application/json\r\ncontent-length: ").encode("latin-1"),
+            (head + "application/octet-stream\r\ninference-header-content-length: ").encode("latin-1"),
+        )
+        return made
+
+    def _text(self, call: Call, outputs: Sequence[tuple[Wanted, np.ndarray]]) -> bytes:
         """The JSON part of an answer."""
-        outputs: list[dict[str, Any]] = []
-        for (name, binary), array in zip(call.wanted, arrays, strict=True):
-            output: dict[str, Any] = {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": array.shape}
-            if binary:
-                output["parameters"] = {"binary_data_size": array.nbytes}
+        told: list[dict[str, Any]] = []
+        for wanted, array in outputs:
+            output: dict[str, Any] = {"name": wanted.name, "datatype": DATATYPES.get(array.dtype.name, "BYTES"), "shape": array.shape}
+            if wanted.binary:
+                output["parameters"] = {"binary_data_size": array.nbytes if array.dtype != object else len(_bytes(array))}
+            elif array.dtype == object:
+                output["data"] = [item.decode("utf-8", "replace") for item in array.reshape(-1)]
             else:
                 output["data"] = np.ascontiguousarray(array).reshape(-1)
-            outputs.append(output)
-        answer: dict[str, Any] = {"model_name": self._model, "model_version": VERSION, "outputs": outputs}
+            told.append(output)
+        answer: dict[str, Any] = {"model_name": self._model, "model_version": self._version, "outputs": told}
         if call.id:
             answer["id"] = call.id
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -97,6 +119,17 @@ class Encoder:
             self._known.clear()
         self._known[key] = text
         return text
+
+
+def _bytes(array: np.ndarray) -> bytes:
+    return bytes_tensor(array) if array.dtype == object else array.tobytes()
+
+
+def _coded(coding: str, head: bytes, body: bytes) -> Answer:
+    """An answer whose body is compressed; ``head`` ends where the length of the body belongs."""
+    packed = encode(coding, body)
+    at = head.index(b"content-type: ")
+    return 200, b"%bcontent-encoding: %b\r\nvary: accept-encoding\r\n%b%d\r\n" % (head[:at], coding.encode(), head[at:], len(packed)), packed
 
 
 def header_text(text: str) -> str:

@@ -1,201 +1,146 @@
-"""Requests to answers: routes, the token, readiness, and the way of an inference through the batcher and back.
+"""Requests to answers: routes, the token, readiness, and the way of an inference through a model and back.
 
-An inference goes: read and checked on the event loop, submitted to the batcher, run and encoded on an instance's thread, and
-all answers of a batch come back to the event loop with one call. No request waits for a metric or a scrape.
+An inference goes: read and checked on the event loop, submitted to its model's batcher, run and encoded on an instance's thread, and all
+answers of a batch come back to the event loop with one call. No request waits for a metric or a scrape: those run on other threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import unquote_to_bytes
 
-from headway import __version__
-from headway.batching import Batcher, BatchTimes, QueueFull
-from headway.serve.answer import VERSION, Answer, respond, respond_json, respond_refusal
+from headway.records import HeadwayError
+from headway.serve.answer import Answer, HttpForm
 from headway.serve.arrivals import Arrivals
-from headway.serve.bundle import OpenBundle
+from headway.serve.coding import choose, decode
+from headway.serve.control import Control
 from headway.serve.http import Connection, Exchange
 from headway.serve.limits import Limits
-from headway.serve.metrics import CONTENT_TYPE, Metrics
-from headway.serve.page import render
+from headway.serve.models import Models
 from headway.serve.refusal import Refusal
-from headway.serve.start import Started
-from headway.serve.wire import Call, Signature, datatype
+from headway.serve.seen import Refused
+from headway.serve.served import Served
 
-_DRAINING = Refusal(503, "draining", "the server is shutting down; send the request again elsewhere")
-_OPEN_TO_ALL = (b"/v2/health/live", b"/v2/health/ready")
-_SAFE_PAGE = "content-security-policy: default-src 'none'; style-src 'unsafe-inline'\r\nx-content-type-options: nosniff\r\n"
+OPEN_TO_ALL = frozenset((b"/v2/health/live", b"/v2/health/ready"))
+PATHS_KEPT = 256
 
 
 class Application:
-    """The one model of a bundle behind HTTP; every method runs on the event loop, except ``done``."""
+    """The models of a server behind HTTP; every method runs on the event loop."""
 
     def __init__(
         self,
-        bundle: OpenBundle,
-        started: Started,
+        models: Models,
+        control: Control,
         *,
         limits: Limits,
         token: str | None,
         arrivals: Arrivals,
-        loop: asyncio.AbstractEventLoop,
+        refused: Callable[[Refused], None],
     ) -> None:
-        manifest, plan = bundle.manifest, started.variant.plan
         self.limits = limits
         self.draining = False
         self.buffered_bytes = 0
         self.connections: set[Connection] = set()
-        self.metrics = Metrics({"model": manifest.name, "variant": started.variant.variant.name, "plan": str(plan), "version": __version__})
-        self._signature = Signature(manifest.inputs, manifest.outputs, max_batch=plan.max_batch, limits=limits)
-        self._bundle, self._started = bundle, started
+        self._models, self._control = models, control
         self._expected = None if token is None else b"Bearer " + token.encode()
         self._arrivals = arrivals
-        self._loop = loop
-        self._batcher: Batcher[Call, Answer] | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._gets = self._routes(manifest.name)
-        model = b"/v2/models/" + manifest.name.encode()
-        self._infers = frozenset((model + b"/infer", model + b"/versions/" + VERSION.encode() + b"/infer"))
-
-    def open(self, batcher: Batcher[Call, Answer]) -> None:
-        """Accept inferences from now on."""
-        self._batcher = batcher
-        self.metrics.ready = True
-
-    async def drain(self, timeout_s: float) -> bool:
-        """Refuse new inferences, and wait until all accepted ones are answered; false when time ran out first."""
-        self.draining = True
-        self.metrics.ready = False
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
+        self._refused = refused
+        self._infers: dict[bytes, tuple[str, str]] = {}
+        self._forms: dict[tuple[str, str], tuple[Served, HttpForm]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # --- the Front of a connection
 
     def admit(self, method: bytes, url: bytes, headers: Mapping[bytes, bytes]) -> Refusal | None:
-        """Why a request is refused before its body is read: no token, or a coded body."""
-        guarded = self._expected is not None and _path(url) not in _OPEN_TO_ALL
+        """Why a request is refused before its body is read: no token."""
+        guarded = self._expected is not None and _path(url) not in OPEN_TO_ALL
         if guarded and not hmac.compare_digest(headers.get(b"authorization", b""), self._expected or b""):
             return Refusal(401, "unauthorized", "the header 'Authorization: Bearer TOKEN' must hold the server's token")
-        coding = headers.get(b"content-encoding", b"identity").lower()
-        if coding != b"identity":
-            return Refusal(415, "coding", f"the body must come as it is, without content-encoding, got {coding.decode('latin-1')[:40]!r}")
         return None
 
     def handle(self, exchange: Exchange, method: bytes, url: bytes, headers: Mapping[bytes, bytes], body: bytes) -> None:
-        """Answer a control request now, or submit an inference."""
-        path = url if url in self._infers else _path(url)
-        if path in self._infers:
-            if method == b"POST":
-                self._infer(exchange, headers, body)
-            else:
-                self._refuse_method(exchange, "POST")
-        elif (get := self._gets.get(path)) is not None:
-            if method in (b"GET", b"HEAD"):
-                exchange.connection.finish(exchange, get())
-            else:
-                self._refuse_method(exchange, "GET, HEAD")
-        else:
-            name = self._bundle.manifest.name
-            shown = path[:200].decode("utf-8", "replace")
-            exchange.connection.refuse(
-                exchange, Refusal(404, "unknown", f"the path must be one this server has, got {shown!r}; it serves /v2/models/{name}")
-            )
-
-    def answered(self, exchange: Exchange, status: int, reason: str) -> None:
-        """Count a refusal."""
-        self.metrics.statuses[status] += 1
-        self.metrics.reasons[reason] += 1
-
-    # --- inference
-
-    def _infer(self, exchange: Exchange, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        """Answer a control request, now or later, or submit an inference."""
+        target = self._infers.get(url) or self._infer_target(url)
+        if target is not None and method == b"POST":
+            self._infer(exchange, target, headers, body)
+            return
         try:
-            if self.draining or self._batcher is None:
-                raise _DRAINING
-            call = self._signature.read(body, _head_bytes(headers))
-            call.owner = exchange
-            self._batcher.submit(call)
+            if target is not None:
+                raise Refusal(405, "method", "the method must be POST", "allow: POST\r\n")
+            coding = headers.get(b"content-encoding", b"identity").lower()
+            body = body if coding == b"identity" else decode(coding, body, self.limits.body_bytes)
+            answer = self._control.answer(method, _path(url), body)
         except Refusal as refusal:
             exchange.connection.refuse(exchange, refusal)
             return
-        except QueueFull:
-            exchange.connection.refuse(exchange, Refusal(429, "queue_full", "more requests are waiting than can be answered in time"))
+        if isinstance(answer, tuple):
+            exchange.connection.finish(exchange, answer)
+        else:
+            task = asyncio.get_running_loop().create_task(self._answer_later(exchange, answer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def answered(self, exchange: Exchange, status: int, reason: str) -> None:
+        """Count a refusal that a connection gives by itself."""
+        model, version = exchange.target
+        self._refused(Refused(model, version, reason, status, exchange.arrived_s))
+
+    async def _answer_later(self, exchange: Exchange, answer: Awaitable[Answer]) -> None:
+        try:
+            exchange.connection.finish(exchange, await answer)
+        except Refusal as refusal:
+            exchange.connection.refuse(exchange, refusal)
+        except HeadwayError as error:
+            exchange.connection.refuse(exchange, Refusal(400, "invalid", str(error)))
+        except Exception as error:
+            exchange.connection.refuse(exchange, Refusal(500, "internal", f"the server failed: {type(error).__name__}"))
+            raise
+
+    # --- inference
+
+    def _infer(self, exchange: Exchange, target: tuple[str, str], headers: Mapping[bytes, bytes], body: bytes) -> None:
+        models = self._models
+        exchange.target = target
+        try:
+            served = models.find(*target)
+            exchange.target = target = (served.name, served.version)
+            coding = headers.get(b"content-encoding")
+            if coding is not None and coding.lower() != b"identity":
+                body = decode(coding.lower(), body, self.limits.body_bytes)
+            call = served.signature.read(body, _head_bytes(headers))
+            accepted = headers.get(b"accept-encoding")
+            if accepted is not None:
+                exchange.coding = choose(accepted)
+            known = self._forms.get(target)
+            call.form = known[1] if known is not None and known[0] is served else self._form(target, served)
+            call.owner = exchange
+            models.submit(served, call)
+        except Refusal as refusal:
+            exchange.connection.refuse(exchange, refusal)
             return
-        self.metrics.in_flight += 1
-        self._idle.clear()
         self._arrivals.add(exchange.arrived_s, call.rows)
 
-    def done(self, calls: Sequence[Call], answers: Sequence[Answer] | BaseException, times: BatchTimes) -> None:
-        """Called by the batcher on an instance's thread, once a batch."""
-        try:
-            self._loop.call_soon_threadsafe(self._deliver, calls, answers, times)
-        except RuntimeError:  # the loop is closed: the time to drain ran out, and nobody waits for these answers
-            return
+    def _form(self, target: tuple[str, str], served: Served) -> HttpForm:
+        form = HttpForm(served.name, served.version, served.bundle.manifest.labels)
+        self._forms[target] = (served, form)
+        return form
 
-    def _deliver(self, calls: Sequence[Call], answers: Sequence[Answer] | BaseException, times: BatchTimes) -> None:
-        metrics = self.metrics
-        if isinstance(answers, BaseException):
-            failed = Refusal(500, "model_failed", f"the batch could not be run: {type(answers).__name__}")
-            answers = [respond_refusal(failed)] * len(calls)
-        for call, answer in zip(calls, answers, strict=True):
-            exchange: Exchange = call.owner
-            exchange.connection.finish(exchange, answer)
-            metrics.statuses[answer[0]] += 1
-        now_s = time.perf_counter()
-        arrived_s = [call.owner.arrived_s for call in calls]
-        metrics.queue_s.add([times.started_s - at_s for at_s in arrived_s])
-        metrics.total_s.add([now_s - at_s for at_s in arrived_s])
-        metrics.service_s.add((times.finished_s - times.started_s,))
-        metrics.batch_rows.add((sum(call.rows for call in calls),))
-        metrics.in_flight -= len(calls)
-        if not metrics.in_flight:
-            self._idle.set()
-
-    # --- control
-
-    def _routes(self, name: str) -> dict[bytes, Callable[[], Answer]]:
-        manifest, served = self._bundle.manifest, self._started.variant
-        tensors = {
-            key: [{"name": s.name, "datatype": datatype(s), "shape": [d if isinstance(d, int) else -1 for d in s.shape]} for s in specs]
-            for key, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs))
-        }
-        about = respond_json(
-            {"name": "headway", "version": __version__, "extensions": ["binary_tensor_data"], "models": [self._bundle.manifest.name]}
-        )
-        model = respond_json({"name": name, "versions": [VERSION], "platform": f"headway_{served.plan.runtime}", **tensors})
-        page = respond(200, render(manifest, served, self._started.notes).encode(), "text/html; charset=utf-8", _SAFE_PAGE)
-        gets: dict[bytes, Callable[[], Answer]] = {
-            b"/": lambda: page,
-            b"/v2": lambda: about,
-            b"/v2/": lambda: about,
-            b"/v2/health/live": lambda: respond_json({"live": True}),
-            b"/v2/health/ready": self._ready,
-            b"/metrics": self._scrape,
-        }
-        for prefix in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{VERSION}"):
-            gets[prefix.encode()] = lambda: model
-            gets[f"{prefix}/ready".encode()] = self._ready
-        return gets
-
-    def _ready(self) -> Answer:
-        ready = self.metrics.ready
-        return respond_json({"ready": ready}, 200 if ready else 503)
-
-    def _scrape(self) -> Answer:
-        self.metrics.connections = len(self.connections)
-        return respond(200, self.metrics.text(), CONTENT_TYPE)
-
-    def _refuse_method(self, exchange: Exchange, allowed: str) -> None:
-        refusal = Refusal(405, "method", f"the method must be {allowed}")
-        self.answered(exchange, refusal.status, refusal.reason)
-        exchange.connection.finish(exchange, respond_refusal(refusal, extra=f"allow: {allowed}\r\n"))
+    def _infer_target(self, url: bytes) -> tuple[str, str] | None:
+        """Model and version that an inference's URL names; none when it is another URL."""
+        parts = _path(url).split(b"/")
+        if len(parts) not in (5, 7) or parts[:3] != [b"", b"v2", b"models"] or parts[-1] != b"infer":
+            return None
+        if len(parts) == 7 and parts[4] != b"versions":
+            return None
+        target = (parts[3].decode("utf-8", "replace"), parts[5].decode("utf-8", "replace") if len(parts) == 7 else "")
+        if target[0] in self._models.names():
+            if len(self._infers) >= PATHS_KEPT:
+                self._infers.clear()
+            self._infers[url] = target
+        return target
 
 
 def _path(url: bytes) -> bytes:

@@ -19,7 +19,9 @@ from headway.serve.limits import Limits
 from headway.serve.refusal import Refusal
 
 READ = frozenset(
-    (b"content-length", b"transfer-encoding", b"inference-header-content-length", b"authorization", b"content-encoding", b"expect")
+    (
+        b"content-length", b"transfer-encoding", b"inference-header-content-length", b"authorization", b"content-encoding", b"accept-encoding", b"expect",
+    )
 )
 """Headers that mean something here; all others are dropped while parsing."""
 
@@ -30,18 +32,28 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Exchange:
-    """One request and its answer to come."""
+    """One request and its answer to come.
 
-    __slots__ = ("answer", "arrived_s", "body_bytes", "bodyless", "connection", "infer", "keep_alive")
+    Attributes:
+        target: model and version that it asks for; empty where it asks for none.
+        coding: how the client wants the answer compressed, if it does.
+    """
+
+    __slots__ = ("answer", "arrived_s", "body_bytes", "bodyless", "coding", "connection", "keep_alive", "target")
 
     def __init__(self, connection: Connection, keep_alive: bool, body_bytes: int, bodyless: bool) -> None:
         self.connection = connection
         self.keep_alive = keep_alive
         self.body_bytes = body_bytes
         self.bodyless = bodyless
-        self.infer = False
+        self.target = ("", "")
+        self.coding: str | None = None
         self.arrived_s = time.perf_counter()
         self.answer: Answer | None = None
+
+    def finish(self, answer: Answer) -> None:
+        """Give the request its answer."""
+        self.connection.finish(self, answer)
 
 
 class Front(Protocol):

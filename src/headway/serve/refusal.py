@@ -6,12 +6,16 @@ from headway.records import HeadwayError
 
 
 class Refusal(HeadwayError):
-    """Raised while a request is read or checked; it never leaves the server: it becomes an answer ``{"error": ...}``."""
+    """Raised while a request is read or checked; it never leaves the server: it becomes an answer ``{"error": ...}``.
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    ``headers`` holds complete header lines that go with it.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, headers: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
+        self.headers = headers
 
 
 def invalid(message: str) -> Refusal:

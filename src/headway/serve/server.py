@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import math
 import signal
 import ssl
 import sys
@@ -17,22 +16,26 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import msgspec
-
-from headway.batching import Batcher
-from headway.records import BundledVariant, InputError
-from headway.serve.answer import Answer, Encoder
+from headway.discovery import discover
+from headway.records import BundledVariant, ConfigError, InputError, Plan
+from headway.serve import fronts
 from headway.serve.application import Application
 from headway.serve.arrivals import Arrivals, check_writable
-from headway.serve.bundle import OpenBundle, check_name
-from headway.serve.engine import Engine
+from headway.serve.bundle import OpenBundle
+from headway.serve.control import Control
+from headway.serve.folding import Folding
 from headway.serve.http import LINGER_S, Connection
 from headway.serve.limits import Limits
-from headway.serve.start import Started, close, start
-from headway.serve.wire import Call
+from headway.serve.metrics import CONTENT_TYPE, Metrics
+from headway.serve.models import Models
+from headway.serve.repository import named, scan
+from headway.serve.served import Settings
+from headway.serve.statistics import Statistics
 
 if sys.platform == "win32":
     from asyncio import new_event_loop
@@ -59,7 +62,9 @@ class Ready:
     """What a server tells when it listens.
 
     Attributes:
-        variant: the one that is served, which is not the bundle's first when ``notes`` say why.
+        model, variant: the first model, and the variant of it that answers, which is not its bundle's first when ``notes`` say why.
+        models: names of all models.
+        grpc_port: where gRPC listens; none: it does not.
         stop: asks the server to end, from any thread.
     """
 
@@ -68,139 +73,150 @@ class Ready:
     port: int
     model: str
     variant: BundledVariant
+    plan: Plan
+    models: tuple[str, ...]
     notes: tuple[str, ...]
     stop: Callable[[], None]
+    grpc_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to serve, beyond what is served.
+
+    Attributes:
+        host, port: where HTTP listens; loopback unless told otherwise; port 0 lets the system choose.
+        grpc: host and port where gRPC listens; none: nowhere.
+        token: clients must send it as ``Authorization: Bearer``; none lets everybody in. Health checks need no token.
+        tls: serve HTTPS, and gRPC over TLS.
+        trace: file that the arrivals seen (times and rows) are written to at the end.
+        settings: deadlines, queue, variants kept warm.
+        control: let clients load and unload models and direct traffic.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc: tuple[str, int] | None = None
+    token: str | None = None
+    tls: TlsFiles | None = None
+    trace: Path | None = None
+    settings: Settings = field(default_factory=Settings)
+    limits: Limits = field(default_factory=Limits)
+    control: bool = False
 
 
 def serve(
-    bundle: OpenBundle,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    token: str | None = None,
-    tls: TlsFiles | None = None,
-    trace: Path | None = None,
-    queue_limit: int | None = None,
-    limits: Limits | None = None,
-    variant: str | None = None,
+    *bundles: OpenBundle,
+    repository: Path | None = None,
     name: str | None = None,
+    options: Options | None = None,
     on_ready: Callable[[Ready], None] = lambda ready: None,
 ) -> None:
-    """Serve a bundle until SIGTERM, SIGINT or ``Ready.stop``; prints nothing.
+    """Serve bundles, or a repository of them, until SIGTERM, SIGINT or ``Ready.stop``; prints nothing.
 
     Args:
-        host, port: where to listen; loopback unless told otherwise; port 0 lets the system choose.
-        token: clients must send it as ``Authorization: Bearer``; none lets everybody in. Health checks need no token.
-        tls: serve HTTPS.
-        trace: file that the arrivals seen (times and rows) are written to at the end.
-        queue_limit: requests that may wait; none: ``default_queue_limit``.
-        variant: serve this one, without falling back to another.
-        name: the model's name in URLs, instead of the bundle's.
+        bundles: models by the names in their manifests; several of one name are its versions 1, 2, ...
+        repository: folder of models, as ``headway.serve.repository.scan`` reads it.
+        name: the first model's name in URLs, instead of its bundle's.
 
     Raises:
-        BundleError: no variant agrees with its golden set on this machine.
+        BundleError: no variant of a model agrees with its golden set on this machine.
         InputError: the address, the token, the TLS files or the trace file cannot be used.
     """
-    limits = limits or Limits()
+    options = options or Options()
+    _check(options)
+    if bool(bundles) == (repository is not None):
+        raise ConfigError("either bundles or a repository must be given, got both or neither")
+    places = named(bundles, name) if repository is None else scan(repository)
+    context = _tls_context(options.tls)
+    arrivals = Arrivals()
+    statistics = Statistics()
+    metrics = Metrics()
+    with Folding([statistics, metrics]) as folding, asyncio.Runner(loop_factory=new_event_loop) as runner:
+        models = Models(
+            places, folder=repository, settings=options.settings, limits=options.limits, control=options.control,
+            seen=folding.seen, refused=folding.refused,
+        )  # fmt: skip
+        try:
+            runner.run(_Server(models, options, arrivals, folding, metrics, statistics).live(context, on_ready))
+        finally:
+            models.close()
+            if options.trace is not None:
+                arrivals.write(options.trace)
+
+
+def _check(options: Options) -> None:
+    token, limit = options.token, options.settings.queue_limit
     if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
         raise InputError("the token must be printable ASCII without spaces, and not empty. Choose another.")
-    if queue_limit is not None and queue_limit < 1:
-        raise InputError(f"the queue limit must be at least 1, got {queue_limit}. Leave it out for one that follows the objective.")
-    if trace is not None:
-        check_writable(trace)
-    context = _tls_context(tls)
-    if name is not None:
-        check_name(name)
-        bundle = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, name=name))
-    started = start(bundle, variant)
-    arrivals = Arrivals()
-    try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            server = _Server(bundle, started, limits, arrivals)
-            runner.run(server.live(host=host, port=port, context=context, token=token, queue_limit=queue_limit, on_ready=on_ready))
-    finally:
-        close(started.sessions)
-        if trace is not None:
-            arrivals.write(trace)
-
-
-def default_queue_limit(bundle: OpenBundle, variant: BundledVariant) -> int:
-    """How many requests may wait: what the variant answers in twice the objective's latency, by its measured rate.
-
-    More waiting than that (Little's law: N = X R) cannot be answered in time. Without measured figures: 32 full batches an instance.
-    """
-    plan, latency_s = variant.plan, bundle.manifest.objective.latency_s
-    full = plan.instances * plan.max_batch
-    if variant.rate_per_s is None or latency_s is None:
-        return min(4096, max(64, 32 * full))
-    return min(4096, max(16, 2 * full, math.ceil(2 * variant.rate_per_s * latency_s)))
+    if limit is not None and limit < 1:
+        raise InputError(f"the queue limit must be at least 1, got {limit}. Leave it out for one that follows the objective.")
+    if options.trace is not None:
+        check_writable(options.trace)
 
 
 class _Server:
-    def __init__(self, bundle: OpenBundle, started: Started, limits: Limits, arrivals: Arrivals) -> None:
-        self._bundle, self._started, self._limits, self._arrivals = bundle, started, limits, arrivals
+    def __init__(self, models: Models, options: Options, arrivals: Arrivals, folding: Folding, metrics: Metrics, statistics: Statistics) -> None:
+        self._models, self._options = models, options
+        self._folding, self._metrics = folding, metrics
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        pages = {b"/metrics": (CONTENT_TYPE, self._scrape)}
+        self._application = Application(
+            models, Control(models, statistics.of, pages), limits=options.limits, token=options.token, arrivals=arrivals, refused=folding.refused
+        )
 
-    async def live(
-        self,
-        *,
-        host: str,
-        port: int,
-        context: ssl.SSLContext | None,
-        token: str | None,
-        queue_limit: int | None,
-        on_ready: Callable[[Ready], None],
-    ) -> None:
+    async def live(self, context: ssl.SSLContext | None, on_ready: Callable[[Ready], None]) -> None:
         loop = asyncio.get_running_loop()
+        options, models, application = self._options, self._models, self._application
         self._catch_signals(loop)
-        manifest, served = self._bundle.manifest, self._started.variant
-        application = Application(self._bundle, self._started, limits=self._limits, token=token, arrivals=self._arrivals, loop=loop)
-        _raise_file_limit(self._limits.connections)
-        listener = await _listen(loop, application, host, port, context)
-        engine = self._engine()
-        batcher = self._batcher(engine, application, queue_limit)
-        application.open(batcher)
-        clock = loop.create_task(_check_connections(application))
+        await models.start()
+        _raise_file_limit(options.limits.connections)
+        listener = await _listen(loop, application, options.host, options.port, context)
+        front = await _open_front(models, options)
+        clock = loop.create_task(self._tick())
         try:
             gc.collect()
             gc.freeze()
-            name = listener.sockets[0].getsockname()
-            shown = f"[{name[0]}]" if ":" in name[0] else name[0]
-            url = f"{'https' if context else 'http'}://{shown}:{name[1]}"
-            on_ready(Ready(url, name[0], name[1], manifest.name, served, self._started.notes, lambda: self._ask(loop)))
+            on_ready(self._ready(loop, listener, front, context is not None))
             await self._stop.wait()
-            await self._end(application, listener)
+            await self._end(listener, front)
         finally:
             listener.close()
             clock.cancel()
-            engine.stop()
-            _close_within(batcher, 1.0)
 
-    def _engine(self) -> Engine:
-        manifest, served = self._bundle.manifest, self._started.variant
-        encoder = Encoder(manifest.name, served.variant.name)
-        return Engine(self._started.sessions, manifest.inputs, manifest.outputs, served.plan.max_batch, encoder)
+    def _ready(self, loop: asyncio.AbstractEventLoop, listener: asyncio.Server, front: Any, secure: bool) -> Ready:
+        first = next(self._models.all())
+        name = listener.sockets[0].getsockname()
+        shown = f"[{name[0]}]" if ":" in name[0] else name[0]
+        notes = tuple(note for served in self._models.all() for note in served.started.notes)
+        return Ready(
+            f"{'https' if secure else 'http'}://{shown}:{name[1]}", name[0], name[1], first.name, first.variant, first.plan,
+            tuple(self._models.names()), notes, partial(self._ask, loop), front.port if front is not None else None,
+        )  # fmt: skip
 
-    def _batcher(self, engine: Engine, application: Application, queue_limit: int | None) -> Batcher[Call, Answer]:
-        plan = self._started.variant.plan
-        return Batcher(
-            engine.run,
-            application.done,
-            instances=plan.instances,
-            max_batch=plan.max_batch,
-            max_wait_s=plan.max_wait_s,
-            queue_limit=default_queue_limit(self._bundle, self._started.variant) if queue_limit is None else queue_limit,
-            rows=lambda call: call.rows,
-        )
+    def _scrape(self) -> tuple[bytes, str]:
+        self._folding.fold_now()
+        return self._metrics.text(), ""
 
-    async def _end(self, application: Application, listener: asyncio.Server) -> None:
-        drained = asyncio.ensure_future(application.drain(self._limits.drain_s))
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            now_s = time.monotonic()
+            for connection in tuple(self._application.connections):
+                connection.check(now_s)
+            self._models.tick(time.perf_counter())
+
+    async def _end(self, listener: asyncio.Server, front: Any) -> None:
+        application, limits = self._application, self._options.limits
+        application.draining = True
+        drained = asyncio.ensure_future(self._models.drain(limits.drain_s))
         hurried = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
         for waiting in (drained, hurried):
             waiting.cancel()
-        application.draining = True
+        if front is not None:
+            await front.stop(GRACE_S)
         await _until(lambda: not application.connections, GRACE_S)
         listener.close()
         for connection in tuple(application.connections):
@@ -235,25 +251,25 @@ async def _listen(
         ) from error
 
 
-async def _check_connections(application: Application) -> None:
-    while True:
-        await asyncio.sleep(CHECK_S)
-        now_s = time.monotonic()
-        for connection in tuple(application.connections):
-            connection.check(now_s)
+async def _open_front(models: Models, options: Options) -> Any:
+    """The gRPC front, when one is asked for.
+
+    Raises:
+        InputError: its packages are not installed, or the address cannot be used.
+    """
+    if options.grpc is None:
+        return None
+    found = discover(fronts)
+    if "grpc" not in found.present:
+        raise InputError(f"gRPC {found.missing.get('grpc', 'is not there')}. Install headway[grpc], or leave --grpc out.")
+    host, port = options.grpc
+    return await found.present["grpc"].open_front(models, host=host, port=port, limits=options.limits, token=options.token, tls=options.tls)
 
 
 async def _until(true: Callable[[], bool], timeout_s: float) -> None:
     end_s = time.monotonic() + timeout_s
     while not true() and time.monotonic() < end_s:
         await asyncio.sleep(0.01)
-
-
-def _close_within(batcher: Batcher[Call, Answer], timeout_s: float) -> None:
-    """Close a batcher without waiting for a run that does not end."""
-    thread = threading.Thread(target=batcher.close, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
 
 
 def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:

@@ -21,6 +21,7 @@ import numpy as np
 import orjson
 
 from headway.records import TensorSpec, Unsupported
+from headway.serve.call import DEFAULT_PRIORITY, Call, Wanted
 from headway.serve.limits import Limits
 from headway.serve.refusal import Refusal, invalid
 
@@ -31,31 +32,12 @@ DATATYPES = {
 }  # fmt: skip
 """numpy's name of an element type to the protocol's."""
 
-NOT_OFFERED = ("classification", "shared_memory_region")
+NOT_OFFERED = ("shared_memory_region",)
 """Tensor parameters that would change the form of the answer; silently ignoring them would be wrong."""
 
 
 KNOWN, KNOWN_BYTES = 64, 1024
 """How many JSON parts of wholly binary requests are remembered, and how long they may be: most clients send the same one each time."""
-
-
-@dataclass(slots=True)
-class Call:
-    """One checked request: arrays by input name, and what the answer must hold.
-
-    Attributes:
-        rows: what it counts for in a batch.
-        shapes: the inputs' shapes beyond the rows, or none when the model leaves no choice; only calls with equal ``shapes`` share a run.
-        wanted: output names in the order of the answer, each with whether it travels as binary.
-        owner: whoever waits for the answer; this room's wire never looks at it.
-    """
-
-    feeds: dict[str, np.ndarray]
-    rows: int
-    shapes: tuple[tuple[int, ...], ...] | None
-    wanted: tuple[tuple[str, bool], ...]
-    id: str
-    owner: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +59,10 @@ class _Layout:
     parts: tuple[_Part, ...]
     rows: int
     shapes: tuple[tuple[int, ...], ...] | None
-    wanted: tuple[tuple[str, bool], ...]
+    wanted: tuple[Wanted, ...]
     id: str
+    timeout_s: float | None
+    priority: int
 
 
 def batchable(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
@@ -106,7 +90,7 @@ class Signature:
         }
         self._order = tuple(self._inputs)
         self._outputs = {spec.name: datatype(spec) for spec in outputs}
-        self._all = {False: tuple((name, False) for name in self._outputs), True: tuple((name, True) for name in self._outputs)}
+        self._all = {binary: tuple(Wanted(name, binary) for name in self._outputs) for binary in (False, True)}
         self._max_batch = max_batch
         self._limits = limits
         self._batchable = batchable(inputs, outputs)
@@ -124,7 +108,9 @@ class Signature:
         head = body if head_bytes is None else body[:head_bytes]
         layout = self._known.get(head) if head_bytes is not None else None
         if layout is None:
-            layout = self._layout(head, binary=head_bytes is not None)
+            layout = self._layout(self._json(head), binary=head_bytes is not None)
+            if head_bytes is not None and len(head) <= KNOWN_BYTES and not layout.id and all(part[2] is not None for part in layout.parts):
+                self._remember(head, layout)
         offset = len(head)
         feeds: dict[str, np.ndarray] = {}
         for rule, shape, size, data in layout.parts:
@@ -135,10 +121,34 @@ class Signature:
                 offset += size
         if offset != len(body):
             raise invalid(f"binary tensors must fill the body, got {len(body) - offset} bytes beyond the last one")
-        return Call(feeds, layout.rows, layout.shapes, layout.wanted, layout.id)
+        return Call(feeds, layout.rows, layout.shapes, layout.wanted, layout.id, layout.timeout_s, layout.priority)
 
-    def _layout(self, head: bytes, binary: bool) -> _Layout:
-        request = self._json(head)
+    def take(self, request: dict[str, Any], raw: Sequence[bytes | memoryview] | None = None) -> Call:
+        """A Call from a request that is already parsed; ``raw`` holds one buffer for each of its inputs, in their order.
+
+        Raises:
+            Refusal: with status 400 or 413 and the sentence for the client.
+        """
+        layout = self._layout(request, binary=False)
+        if raw is not None and len(raw) != len(layout.parts):
+            raise invalid(f"raw contents must be one buffer for each input, got {len(raw)} for {len(layout.parts)} inputs")
+        feeds: dict[str, np.ndarray] = {}
+        for place, (rule, shape, _, data) in enumerate(layout.parts):
+            if raw is None:
+                feeds[rule.name] = _from_json(rule, shape, data)
+                continue
+            size = prod(shape) * rule.dtype.itemsize
+            if len(raw[place]) != size:
+                raise invalid(f"input {rule.name!r}: raw contents must be {size} bytes for {_shown(shape)}, got {len(raw[place])}")
+            feeds[rule.name] = _from_bytes(rule, shape, raw[place], 0, size)
+        return Call(feeds, layout.rows, layout.shapes, layout.wanted, layout.id, layout.timeout_s, layout.priority)
+
+    def _remember(self, head: bytes, layout: _Layout) -> None:
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        self._known[head] = layout
+
+    def _layout(self, request: dict[str, Any], binary: bool) -> _Layout:
         given = request.get("inputs")
         if type(given) is not list:
             raise invalid(f"inputs must be a list of tensors, got {_kind(given)}")
@@ -155,13 +165,13 @@ class Signature:
         name = request.get("id", "")
         if type(name) is not str or len(name) > 256:
             raise invalid("id must be a string of at most 256 characters")
+        parameters = request.get("parameters")
+        if parameters is not None and type(parameters) is not dict:
+            raise invalid(f"parameters must be an object, got {_kind(parameters)}")
+        timeout_s, priority = _urgency(parameters or {})
         shapes = tuple(parts[name][1] for name in self._order)
-        layout = _Layout(tuple(parts.values()), self._rows(shapes), self._key(shapes), self._wanted(request), name)
-        if binary and not name and len(head) <= KNOWN_BYTES and all(size is not None for _, _, size, _ in layout.parts):
-            if len(self._known) >= KNOWN:
-                self._known.clear()
-            self._known[head] = layout
-        return layout
+        wanted = self._wanted(request, bool(parameters and parameters.get("binary_data_output")))
+        return _Layout(tuple(parts.values()), self._rows(shapes), self._key(shapes), wanted, name, timeout_s, priority)
 
     def _json(self, head: bytes) -> dict[str, Any]:
         if len(head) > self._limits.json_bytes:
@@ -215,31 +225,40 @@ class Signature:
     def _key(self, shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...] | None:
         return tuple(shape[1 if self._batchable else 0 :] for shape in shapes) if self._varies else None
 
-    def _wanted(self, request: Mapping[str, Any]) -> tuple[tuple[str, bool], ...]:
-        parameters = request.get("parameters")
-        if parameters is not None and type(parameters) is not dict:
-            raise invalid(f"parameters must be an object, got {_kind(parameters)}")
-        binary = bool(parameters and parameters.get("binary_data_output"))
+    def _wanted(self, request: Mapping[str, Any], binary: bool) -> tuple[Wanted, ...]:
         outputs = request.get("outputs")
         if outputs is None or outputs == []:
             return self._all[binary]
         if type(outputs) is not list:
             raise invalid(f"outputs must be a list, got {_kind(outputs)}")
-        wanted: dict[str, bool] = {}
+        wanted: dict[str, Wanted] = {}
         for output in outputs:
             name = output.get("name") if type(output) is dict else output
             if type(output) is not dict or type(name) is not str or name not in self._outputs or name in wanted:
                 raise invalid(f"outputs must be objects with names among {list(self._outputs)}, each once, got {_shown(name)}")
             settings = output.get("parameters")
-            wanted[name] = binary if settings is None else _flag(name, settings, binary)
-        return tuple(wanted.items())
+            wanted[name] = Wanted(name, binary) if settings is None else _asked(name, settings, binary)
+        return tuple(wanted.values())
 
 
-def _flag(name: str, settings: Any, otherwise: bool) -> bool:
+def _urgency(parameters: Mapping[str, Any]) -> tuple[float | None, int]:
+    """Timeout [s], or none, and priority of a request; as in Triton, the timeout comes in microseconds and 0 asks for nothing special."""
+    timeout_us, priority = parameters.get("timeout", 0), parameters.get("priority", 0)
+    if type(timeout_us) is not int or timeout_us < 0:
+        raise invalid(f"timeout must be a number of microseconds, an integer of at least 0, got {_shown(timeout_us)}")
+    if type(priority) is not int or not 0 <= priority < 2**63:
+        raise invalid(f"priority must be an integer of at least 0 (1 is served first), got {_shown(priority)}")
+    return timeout_us / 1e6 or None, priority or DEFAULT_PRIORITY
+
+
+def _asked(name: str, settings: Any, binary: bool) -> Wanted:
     if type(settings) is not dict:
         raise invalid(f"output {name!r}: parameters must be an object, got {_kind(settings)}")
     _only_offered(name, settings)
-    return bool(settings.get("binary_data", otherwise))
+    classes = settings.get("classification", 0)
+    if type(classes) is not int or not 0 <= classes < 2**31:
+        raise invalid(f"output {name!r}: classification must be the number of classes wanted, got {_shown(classes)}")
+    return Wanted(name, bool(settings.get("binary_data", binary)), classes)
 
 
 def _only_offered(name: str, parameters: Mapping[str, Any]) -> None:
@@ -268,7 +287,7 @@ def _binary_size(rule: _Input, shape: tuple[int, ...], tensor: Mapping[str, Any]
     return size
 
 
-def _from_bytes(rule: _Input, shape: tuple[int, ...], body: bytes, offset: int, size: int) -> np.ndarray:
+def _from_bytes(rule: _Input, shape: tuple[int, ...], body: bytes | memoryview, offset: int, size: int) -> np.ndarray:
     if offset + size > len(body):
         raise invalid(f"input {rule.name!r}: {size} bytes were announced, got {len(body) - offset}")
     array = np.ndarray(shape, rule.dtype, body, offset)

@@ -1,7 +1,8 @@
-"""Serve a run's bundle over HTTP (Open Inference Protocol v2)."""
+"""Serve bundles over HTTP and gRPC (Open Inference Protocol v2)."""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated
@@ -11,17 +12,36 @@ import typer
 from rich.console import Console
 
 from headway.cli.output import address, print_line
-from headway.records import ConfigError
-from headway.serve import Ready, TlsFiles, open_bundle, serve
+from headway.records import ConfigError, parse_time_s
+from headway.serve import Options, Ready, Settings, TlsFiles, open_bundle, serve
 
 TOKEN_VARIABLE = "HEADWAY_TOKEN"
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder or a bundle folder.")],
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN|BUNDLE]...", help="Run folders or bundle folders; several of one model's name are its versions 1, 2, ..."),
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Instead: a folder of models, NAME/VERSION/ or NAME/, each a run or a bundle.")
+    ] = None,
     http: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 lets the system choose.")] = "127.0.0.1:8000",
+    grpc: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where gRPC listens (needs the extra grpc); by default nowhere.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the first model in URLs, instead of its bundle's.")] = "",
     variant: Annotated[str, typer.Option(help="Serve this variant of the bundle and no other.")] = "",
+    levels: Annotated[
+        int, typer.Option(min=1, max=8, help="Variants kept warm: with 2 or 3, overload steps along the frontier to a faster one, and back.")
+    ] = 1,
+    deadline: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME|none",
+            help="When an answer is of no more use, such as 50ms: what cannot make it is refused at once. By default the objective's bound.",
+        ),
+    ] = "",
     queue_limit: Annotated[int, typer.Option(help="Requests that may wait before more are refused; 0 lets the plan decide.")] = 0,
+    control: Annotated[bool, typer.Option("--control", help="Let clients load and unload models and direct traffic.")] = False,
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write arrival times and rows (never payloads) here at the end.")
     ] = None,
@@ -29,33 +49,46 @@ def command(
     keyfile: Annotated[Path | None, typer.Option(help="TLS private key (PEM).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when ready.")] = False,
 ) -> None:
-    """Serve a run's bundle over HTTP until SIGTERM or Ctrl-C; every accepted request is answered first.
+    """Serve bundles over HTTP and gRPC until SIGTERM or Ctrl-C; every accepted request is answered first.
 
     A bearer token is required of clients when the environment variable HEADWAY_TOKEN is set.
     """
     if (certfile is None) != (keyfile is None):
         raise ConfigError("TLS: --certfile and --keyfile must be given together, got only one of them")
     host, port = address(http)
-
-    def ready(what: Ready) -> None:
-        if as_json:
-            line = {
-                "url": what.url,
-                "port": what.port,
-                "model": what.model,
-                "variant": what.variant.variant.name,
-                "plan": str(what.variant.plan),
-            }
-            print_line(orjson.dumps({**line, "notes": list(what.notes)}).decode())
-            return
-        console = Console(stderr=True, highlight=False)
-        console.print(f"[bold]{what.model}[/bold] ready at {what.url}/v2/models/{what.model}/infer  (status page: {what.url}/)")
-        console.print(f"  {what.variant.variant.name} on {what.variant.plan}", markup=False)
-        for note in what.notes:
-            console.print(f"  note: {note}", markup=False, style="yellow")
-        console.print(f"  load it:  headway load {what.url} --rate 50 --for 10s", markup=False)
-
-    serve(
-        open_bundle(bundle), host=host, port=port, token=os.environ.get(TOKEN_VARIABLE), tls=TlsFiles(certfile, keyfile) if certfile and keyfile else None,
-        trace=trace, queue_limit=queue_limit or None, variant=variant or None, on_ready=ready,
+    options = Options(
+        host=host, port=port, grpc=address(grpc) if grpc else None, token=os.environ.get(TOKEN_VARIABLE),
+        tls=TlsFiles(certfile, keyfile) if certfile and keyfile else None, trace=trace, control=control,
+        settings=Settings(deadline_s=_deadline_s(deadline), queue_limit=queue_limit or None, levels=levels, variant=variant or None),
     )  # fmt: skip
+    serve(
+        *map(open_bundle, bundles or ()), repository=repository, name=name or None, options=options,
+        on_ready=_print_json if as_json else _print,
+    )  # fmt: skip
+
+
+def _deadline_s(text: str) -> float | None:
+    """A deadline [s]; infinite for ``none``, nothing when it is left to the objective."""
+    if not text:
+        return None
+    return math.inf if text == "none" else parse_time_s(text, "--deadline")
+
+
+def _print_json(what: Ready) -> None:
+    line = {
+        "url": what.url, "port": what.port, "grpc_port": what.grpc_port, "model": what.model, "models": list(what.models),
+        "variant": what.variant.variant.name, "plan": str(what.plan), "notes": list(what.notes),
+    }  # fmt: skip
+    print_line(orjson.dumps(line).decode())
+
+
+def _print(what: Ready) -> None:
+    console = Console(stderr=True, highlight=False)
+    also = f" and gRPC on port {what.grpc_port}" if what.grpc_port else ""
+    for name in what.models:
+        console.print(f"[bold]{name}[/bold] ready at {what.url}/v2/models/{name}/infer{also}")
+    console.print(f"  {what.variant.variant.name} on {what.plan}", markup=False)
+    for note in what.notes:
+        console.print(f"  note: {note}", markup=False, style="yellow")
+    console.print(f"  look at it:  {what.url}/   how to ask it:  {what.url}/docs", markup=False)
+    console.print(f"  load it:  headway load {what.url} --rate 50 --for 10s", markup=False)

@@ -1,0 +1,61 @@
+"""How long a batch will take: measured times by size, corrected by what is seen while serving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+WEIGHT = 0.05
+"""Weight of one observation in the running means: about the last 20 batches count."""
+MARGIN = 1.0
+"""Mean deviations added to the mean, since a prediction that is too short costs an answer and one too long only a place in a batch."""
+LARGEST = 4.0
+"""An observation counts as at most this many times the expected time: one stall of a shared machine is not the model's pace."""
+REFRESH = 1.02
+
+
+class Pace:
+    """Predicted service times, ``tau_s[b]`` for a batch of b rows [s]; linear between measured sizes.
+
+    The measured curve's shape stays; its level follows the running mean of seen over expected time plus one mean deviation, as TCP estimates its
+    timeout (Jacobson, Congestion Avoidance and Control, 1988, appendix A).
+    """
+
+    def __init__(self, measured_s: Mapping[int, float], max_batch: int) -> None:
+        if not measured_s or min(measured_s) < 1 or min(measured_s.values()) < 0:
+            raise ValueError(f"a pace needs a measured time for at least one batch size, got {dict(measured_s)}")
+        self._base_s = _filled(dict(sorted(measured_s.items())), max_batch)
+        self._mean, self._deviation, self._used = 1.0, 0.0, 1.0
+        self.tau_s = self._base_s
+
+    def observe(self, rows: int, service_s: float) -> bool:
+        """Learn from one batch; true when ``tau_s`` has moved."""
+        expected_s = self._base_s[min(rows, len(self._base_s) - 1)]
+        if expected_s <= 0:
+            return False
+        ratio = min(service_s / expected_s, LARGEST)
+        self._deviation += WEIGHT * (abs(ratio - self._mean) - self._deviation)
+        self._mean += WEIGHT * (ratio - self._mean)
+        factor = self._mean + MARGIN * self._deviation
+        if self._used / REFRESH <= factor <= self._used * REFRESH:
+            return False
+        self._used = factor
+        self.tau_s = [factor * base_s for base_s in self._base_s]
+        return True
+
+
+def _filled(measured_s: dict[int, float], max_batch: int) -> list[float]:
+    """Times of all sizes from 0 to ``max_batch``, never falling; beyond the largest measured size in proportion to it."""
+    sizes = list(measured_s)
+    filled = [0.0]
+    for size in range(1, max_batch + 1):
+        above = next((known for known in sizes if known >= size), None)
+        below = max((known for known in sizes if known <= size), default=None)
+        if above is None:
+            time_s = measured_s[sizes[-1]] * size / sizes[-1]
+        elif below is None or above == below:
+            time_s = measured_s[above]
+        else:
+            share = (size - below) / (above - below)
+            time_s = measured_s[below] + share * (measured_s[above] - measured_s[below])
+        filled.append(max(filled[-1], time_s))
+    return filled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from headway.records import TensorSpec, Unsupported
-from headway.serve.answer import Encoder
+from headway.serve.answer import HttpForm
+from headway.serve.call import Call, Wanted
 from headway.serve.limits import Limits
 from headway.serve.refusal import Refusal
 from headway.serve.wire import DATATYPES, Signature, batchable, datatype
@@ -56,7 +58,7 @@ def test_json_nested_and_flat_are_the_same() -> None:
     np.testing.assert_array_equal(nested.feeds["x"], flat.feeds["x"])
     assert nested.feeds["x"].dtype == np.float32
     assert nested.rows == 2
-    assert nested.wanted == (("y", False),)
+    assert nested.wanted == (Wanted("y"),)
 
 
 def test_integers_are_numbers_too() -> None:
@@ -136,7 +138,10 @@ def test_calls_with_fixed_sizes_have_no_shapes_to_compare() -> None:
         ("got true or false", body(tensor(data=[True, True, False, True]))),
         ("out of its range", body(tensor(data=[1e300, 1, 2, 3]))),
         ("binary_data_size must be an integer, with the header", body(tensor(parameters={"binary_data_size": 16}))),
-        ("'classification' is not offered", body(tensor(), outputs=[{"name": "y", "parameters": {"classification": 1}}])),
+        ("classification must be the number", body(tensor(), outputs=[{"name": "y", "parameters": {"classification": -1}}])),
+        ("keeps nothing between requests", body(tensor(), parameters={"sequence_id": 7, "sequence_start": True})),
+        ("timeout must be a number of microseconds", body(tensor(), parameters={"timeout": 1.5})),
+        ("priority must be an integer", body(tensor(), parameters={"priority": True})),
         ("'shared_memory_region' is not offered", body(tensor(parameters={"shared_memory_region": "r"}))),
         ("names among \\['y'\\], each once, got 'z'", body(tensor(), outputs=[{"name": "z"}])),
         ("each once, got 'y'", body(tensor(), outputs=[{"name": "y"}, {"name": "y"}])),
@@ -231,22 +236,70 @@ def test_any_json_in_a_tensor_is_read_or_refused(changes: dict[str, Any]) -> Non
     assert call.feeds["x"].shape[1:] == (4,)
 
 
-def test_an_answer_holds_the_requested_rows_and_forms() -> None:
-    results = {"y": np.arange(6, dtype=np.float32).reshape(3, 2), "top": np.arange(3)}
+class Waiter:
+    """Waits for an answer that may be compressed."""
+
+    arrived_s = 0.0
+
+    def __init__(self, coding: str | None = None) -> None:
+        self.coding = coding
+
+    def finish(self, answer: object) -> None:
+        raise AssertionError("nothing is delivered here")
+
+
+def answered(call: Call, variant: str = "v", coding: str | None = None, **results: np.ndarray) -> tuple[int, bytes, bytes]:
+    call.owner = Waiter(coding)
+    return HttpForm("m", "3", ()).answer(call, [(wanted, results[wanted.name]) for wanted in call.wanted], variant)
+
+
+def test_an_answer_holds_the_outputs_in_their_forms() -> None:
     call = signature().read(body(tensor(), id="7"))
-    call.wanted = (("top", False), ("y", True))
-    status, head, text = Encoder("m", "a variant\r\n\u00e9").encode(call, results, 1, 3)
+    call.wanted = (Wanted("top"), Wanted("y", True))
+    y = np.arange(6, dtype=np.float32).reshape(3, 2)[1:3]
+    status, head, text = answered(call, "a variant\r\n\u00e9", y=y, top=np.arange(1, 3))
     assert status == 200
     assert b"headway-variant: a variant???\r\n" in head
     size = int(head.split(b"inference-header-content-length: ")[1].split(b"\r\n")[0])
     parsed = json.loads(text[:size])
-    assert parsed["id"] == "7"
+    assert (parsed["id"], parsed["model_name"], parsed["model_version"]) == ("7", "m", "3")
     assert parsed["outputs"][0] == {"name": "top", "datatype": "INT64", "shape": [2], "data": [1, 2]}
     assert np.frombuffer(text[size:], np.float32).tolist() == [2, 3, 4, 5]
     assert f"content-length: {len(text)}\r\n".encode() in head
 
 
-def test_what_json_cannot_hold_becomes_null() -> None:
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_large_answer_is_compressed_when_the_client_asks(binary: bool) -> None:
     call = signature().read(body(tensor()))
-    _, _, text = Encoder("m", "v").encode(call, {"y": np.array([[np.nan, np.inf]], np.float32)}, 0, None)
+    call.wanted = (Wanted("y", binary),)
+    y = np.zeros((1, 5000), np.float32)
+    plain, packed = answered(call, y=y), answered(call, coding="gzip", y=y)
+    assert b"content-encoding: gzip\r\n" in packed[1] and b"content-encoding" not in plain[1]
+    assert gzip.decompress(packed[2]) == plain[2]
+    assert f"content-length: {len(packed[2])}\r\n".encode() in packed[1]
+    small = answered(call, coding="gzip", y=y[:, :2])
+    assert b"content-encoding" not in small[1]
+
+
+def test_what_json_cannot_hold_becomes_null() -> None:
+    _, _, text = answered(signature().read(body(tensor())), y=np.array([[np.nan, np.inf]], np.float32))
     assert json.loads(text)["outputs"][0]["data"] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "timeout_s", "priority"),
+    [({}, None, 2), ({"timeout": 1500}, 0.0015, 2), ({"timeout": 0, "priority": 1}, None, 1), ({"priority": 9}, None, 9)],
+)
+def test_how_urgent_a_request_is(parameters: dict[str, int], timeout_s: float | None, priority: int) -> None:
+    call = signature().read(body(tensor(), parameters=parameters))
+    assert (call.timeout_s, call.priority) == (timeout_s, priority)
+
+
+def test_parsed_requests_are_read_like_bodies() -> None:
+    request = {"id": "4", "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4]}]}
+    call = signature().take(request, [np.array(ONE, np.float32).tobytes()])
+    np.testing.assert_array_equal(call.feeds["x"], ONE)
+    assert call.id == "4"
+    for raw in ([], [b""], [bytes(15)], [bytes(17)], [bytes(16), bytes(16)]):
+        with pytest.raises(Refusal):
+            signature().take(request, raw)

@@ -14,6 +14,7 @@ import numpy as np
 from headway.records import TensorSpec
 from headway.runtime import Session
 from headway.serve.call import Call
+from headway.serve.padding import Padding
 from headway.serve.refusal import Refusal
 from headway.serve.wire import batchable
 
@@ -45,7 +46,15 @@ class Engine:
         level: which of ``levels`` runs the next batch.
     """
 
-    def __init__(self, levels: Sequence[Level], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_batch: int) -> None:
+    def __init__(
+        self,
+        levels: Sequence[Level],
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        max_batch: int,
+        padding: Padding | None = None,
+    ) -> None:
+        self._padding = padding
         self.levels = tuple(levels)
         self.level = 0
         self._joins = batchable(inputs, outputs)
@@ -74,7 +83,10 @@ class Engine:
         answers, first = [], 0
         for call in calls:
             last = first + call.rows
-            answers.append(_answer(call, [(wanted, results[wanted.name][first:last]) for wanted in call.wanted], level.variant))
+            outputs = [(wanted, results[wanted.name][first:last]) for wanted in call.wanted]
+            if self._padding is not None:
+                outputs = [(wanted, self._padding.cut(wanted.name, array, call.feeds)) for wanted, array in outputs]
+            answers.append(_answer(call, outputs, level.variant))
             first = last
         return answers
 
@@ -90,6 +102,9 @@ class Engine:
     def _join(self, instance: int, calls: Sequence[Call], rows: int) -> dict[str, np.ndarray]:
         joined = {}
         for name in calls[0].feeds:
+            if self._padding is not None:
+                joined[name] = self._padding.join(name, [call.feeds[name] for call in calls])
+                continue
             space = self._space[instance].get(name)
             out = space[:rows] if space is not None and rows <= len(space) else None
             joined[name] = np.concatenate([call.feeds[name] for call in calls], out=out)

@@ -219,7 +219,9 @@ class Models:
                     raise
         if not any(self._models[name].versions for name in self._models):
             reasons = [f"{entry['name']} {entry['version']}: {entry['reason']}" for entry in self.index()]
-            raise HeadwayError(f"at least one model must be served, and none could be loaded: {'; '.join(reasons) or 'the repository is empty'}")
+            raise HeadwayError(
+                f"at least one model must be served, and none could be loaded: {'; '.join(reasons) or 'the repository is empty'}"
+            )
 
     async def load(self, name: str) -> None:
         """Load a model, or its changed and new versions; versions that are gone are unloaded. Those that answer now answer until then.
@@ -263,7 +265,9 @@ class Models:
         if before is None:
             model.states[place.version] = (LOADING, "")
         begun_s = time.perf_counter()
-        started = await loop.run_in_executor(None, lambda: start(bundle, self._settings.variant, levels=self._settings.levels, cores=self._cores))
+        started = await loop.run_in_executor(
+            None, lambda: start(bundle, self._settings.variant, levels=self._settings.levels, cores=self._cores, pad=self._settings.pad)
+        )
         served = Served(
             place.name, place.version, bundle, started,
             settings=self._settings, limits=self.limits, loop=loop, seen=self._seen, refused=self._refused,
@@ -272,7 +276,9 @@ class Models:
         model.states[place.version] = (READY, "")
         model.settle()
         event = "load" if before is None else "swap"
-        self._told(event, model=place.name, version=place.version, variant=served.variant.variant.name, seconds=time.perf_counter() - begun_s)
+        self._told(
+            event, model=place.name, version=place.version, variant=served.variant.variant.name, seconds=time.perf_counter() - begun_s
+        )
         if before is not None:
             self._leave(before)
 

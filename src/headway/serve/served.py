@@ -6,7 +6,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headway.batching import Batcher, BatchTimes, Late, QueueFull, calm, capacity_per_s, level
@@ -35,12 +35,14 @@ class Settings:
         queue_limit: requests that may wait; none: ``default_queue_limit``.
         levels: variants kept warm; with more than one, overload steps to the faster.
         variant: serve this one, without falling back to another.
+        pad: by input name, what to fill requests up with so that different lengths share a batch; none: only equal lengths do.
     """
 
     deadline_s: float | None = None
     queue_limit: int | None = None
     levels: int = 1
     variant: str | None = None
+    pad: Mapping[str, float] | None = None
 
 
 class Served:
@@ -61,7 +63,8 @@ class Served:
     ) -> None:
         manifest, plan = bundle.manifest, started.plan
         self.name, self.version, self.bundle, self.started, self.plan = name, version, bundle, started, plan
-        self.signature = Signature(manifest.inputs, manifest.outputs, max_batch=plan.max_batch, limits=limits)
+        padding = started.padding
+        self.signature = Signature(manifest.inputs, manifest.outputs, max_batch=plan.max_batch, limits=limits, padding=padding)
         self.in_flight = 0
         self.paces = [started_level.pace(plan.max_batch) for started_level in started.levels]
         self.deadline_s = deadline_s(settings.deadline_s, manifest.objective.latency_s, self.paces[0].tau_s[1])
@@ -72,7 +75,7 @@ class Served:
         self._demand = self._missed = 0
         self._window_s, self._calm_s = time.perf_counter(), 0.0
         named = [Level(started_level.variant.variant.name, started_level.sessions) for started_level in started.levels]
-        self._engine = Engine(named, manifest.inputs, manifest.outputs, plan.max_batch)
+        self._engine = Engine(named, manifest.inputs, manifest.outputs, plan.max_batch, padding)
         limit = settings.queue_limit or default_queue_limit(bundle, started.variant)
         self._batcher: Batcher[Call, Outcome] = Batcher(
             self._engine.run, self._done, instances=plan.instances, max_batch=plan.max_batch, max_wait_s=plan.max_wait_s, queue_limit=limit,

@@ -14,7 +14,8 @@ from headway.records import BundledVariant, BundleError, HeadwayError, Plan, Ten
 from headway.runtime import Session, open_session, runtimes
 from headway.runtime.cores import usable_cores
 from headway.serve.bundle import OpenBundle
-from headway.serve.golden import replay, tolerance
+from headway.serve.golden import difference, replay, tolerance
+from headway.serve.padding import Padding
 from headway.serve.wire import batchable
 
 WORTH = 1.1
@@ -41,6 +42,7 @@ class Started:
     levels: tuple[StartedLevel, ...]
     plan: Plan
     notes: tuple[str, ...]
+    padding: Padding | None = None
 
     @property
     def variant(self) -> BundledVariant:
@@ -53,16 +55,21 @@ class Started:
         return tuple(session for level in self.levels for session in level.sessions)
 
 
-def start(bundle: OpenBundle, variant: str | None = None, *, levels: int = 1, cores: int | None = None) -> Started:
+def start(
+    bundle: OpenBundle, variant: str | None = None, *, levels: int = 1, cores: int | None = None, pad: Mapping[str, float] | None = None
+) -> Started:
     """The first variant that runs here and agrees with the golden set, or the one named; and up to ``levels - 1`` faster ones after it.
 
     Args:
         cores: that this model may keep busy; instances beyond them are left out, for they would only wait for each other. None: all that this
             process may use.
+        pad: what to fill requests up with, as ``Padding`` takes it.
 
     Raises:
         BundleError: no variant does; the message holds each one's reason.
+        ConfigError: padding does not fit the model.
     """
+    padding = Padding(bundle.manifest.inputs, bundle.manifest.outputs, pad) if pad is not None else None
     names = [bundled.variant.name for bundled in bundle.manifest.variants]
     if variant is not None and variant not in names:
         raise BundleError(f"{bundle.root}: the variant must be one of {', '.join(names)}, got {variant!r}")
@@ -74,7 +81,7 @@ def start(bundle: OpenBundle, variant: str | None = None, *, levels: int = 1, co
             continue
         if not found:
             plan = within_cores(bundle.manifest.variants[index].plan, usable_cores() if cores is None else cores, notes)
-        level = _try(bundle, index, plan)
+        level = _try(bundle, index, plan, padding)
         if isinstance(level, str):
             notes.append(f"variant {name!r} is not served: {level}")
         elif found and _rate(level, plan) < WORTH * _rate(found[-1], plan):
@@ -86,7 +93,7 @@ def start(bundle: OpenBundle, variant: str | None = None, *, levels: int = 1, co
         raise BundleError(
             f"{bundle.root}: at least one variant must agree with the golden set on this machine; {'; '.join(notes)}. Run tune here."
         )
-    return Started(tuple(found), plan, tuple(notes))
+    return Started(tuple(found), plan, tuple(notes), padding)
 
 
 def within_cores(plan: Plan, cores: int, notes: list[str]) -> Plan:
@@ -105,7 +112,7 @@ def _rate(level: StartedLevel, plan: Plan) -> float:
     return capacity_per_s(level.pace(plan.max_batch).tau_s, plan.max_batch, plan.instances)
 
 
-def _try(bundle: OpenBundle, index: int, plan: Plan) -> StartedLevel | str:
+def _try(bundle: OpenBundle, index: int, plan: Plan, padding: Padding | None) -> StartedLevel | str:
     """One variant, warm; or the reason why it cannot be served here. Its own runtime; instances, threads and batch of ``plan``."""
     bundled = bundle.manifest.variants[index]
     own = msgspec.structs.replace(plan, runtime=bundled.plan.runtime, device=bundled.plan.device)
@@ -116,7 +123,7 @@ def _try(bundle: OpenBundle, index: int, plan: Plan) -> StartedLevel | str:
     try:
         for _ in range(own.instances):
             sessions.append(open_session(own, bundle.model_path(index)))
-            reason = _check(sessions[-1], bundle, index, own.max_batch)
+            reason = _check(sessions[-1], bundle, index, own.max_batch) or _check_padding(sessions[-1], bundle, index, padding)
             if reason:
                 break
         else:
@@ -159,6 +166,20 @@ def _check_batches(session: Session, bundle: OpenBundle, max_batch: int) -> str 
         for name, result in session.run(_rows(bundle, rows)).items():
             if result.shape[:1] != (rows,):
                 return f"output {name!r} has shape {list(result.shape)} for {rows} rows, so requests cannot be batched"
+    return None
+
+
+def _check_padding(session: Session, bundle: OpenBundle, index: int, padding: Padding | None) -> str | None:
+    """Whether filling the golden inputs up leaves the answers as they are."""
+    if padding is None:
+        return None
+    inputs = bundle.golden.inputs
+    longest = max(max(array.shape[1:], default=1) for array in inputs.values())
+    results = session.run({name: padding.join(name, [array], longest + 3) for name, array in inputs.items()})
+    for name, expected in bundle.golden.outputs[index].items():
+        distance = difference(padding.cut(name, np.asarray(results[name]), inputs), expected)
+        if not distance <= tolerance(bundle.manifest, index):
+            return f"filling up the inputs changes output {name!r} by {distance:.3g}: give other values, or serve without padding"
     return None
 
 

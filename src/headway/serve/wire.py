@@ -23,6 +23,7 @@ import orjson
 from headway.records import TensorSpec, Unsupported
 from headway.serve.call import DEFAULT_PRIORITY, Call, Wanted
 from headway.serve.limits import Limits
+from headway.serve.padding import Padding
 from headway.serve.refusal import Refusal, invalid
 
 DATATYPES = {
@@ -84,7 +85,10 @@ def datatype(spec: TensorSpec) -> str:
 class Signature:
     """What requests to one model must look like; reads them into Calls."""
 
-    def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, max_batch: int, limits: Limits) -> None:
+    def __init__(
+        self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, max_batch: int, limits: Limits, padding: Padding | None = None
+    ) -> None:
+        self._padding = padding
         self._inputs = {
             spec.name: _Input(spec.name, datatype(spec), np.dtype(spec.dtype).newbyteorder("<"), tuple(spec.shape)) for spec in inputs
         }
@@ -223,7 +227,10 @@ class Signature:
         return rows[0]
 
     def _key(self, shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...] | None:
-        return tuple(shape[1 if self._batchable else 0 :] for shape in shapes) if self._varies else None
+        if not self._varies:
+            return None
+        beyond = tuple(shape[1 if self._batchable else 0 :] for shape in shapes)
+        return beyond if self._padding is None else self._padding.key(beyond)
 
     def _wanted(self, request: Mapping[str, Any], binary: bool) -> tuple[Wanted, ...]:
         outputs = request.get("outputs")
@@ -243,6 +250,8 @@ class Signature:
 
 def _urgency(parameters: Mapping[str, Any]) -> tuple[float | None, int]:
     """Timeout [s], or none, and priority of a request; as in Triton, the timeout comes in microseconds and 0 asks for nothing special."""
+    if parameters.get("sequence_id"):
+        raise invalid("sequence_id must be left out: this server keeps nothing between requests")
     timeout_us, priority = parameters.get("timeout", 0), parameters.get("priority", 0)
     if type(timeout_us) is not int or timeout_us < 0:
         raise invalid(f"timeout must be a number of microseconds, an integer of at least 0, got {_shown(timeout_us)}")

@@ -21,7 +21,9 @@ TOKEN_VARIABLE = "HEADWAY_TOKEN"
 def command(
     bundles: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN|BUNDLE]...", help="Run folders or bundle folders; several of one model's name are its versions 1, 2, ..."),
+        typer.Argument(
+            metavar="[RUN|BUNDLE]...", help="Run folders or bundle folders; several of one model's name are its versions 1, 2, ..."
+        ),
     ] = None,
     repository: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Instead: a folder of models, NAME/VERSION/ or NAME/, each a run or a bundle.")
@@ -31,7 +33,8 @@ def command(
     name: Annotated[str, typer.Option(help="Name of the first model in URLs, instead of its bundle's.")] = "",
     variant: Annotated[str, typer.Option(help="Serve this variant of the bundle and no other.")] = "",
     levels: Annotated[
-        int, typer.Option(min=1, max=8, help="Variants kept warm: with 2 or 3, overload steps along the frontier to a faster one, and back.")
+        int,
+        typer.Option(min=1, max=8, help="Variants kept warm: with 2 or 3, overload steps along the frontier to a faster one, and back."),
     ] = 1,
     deadline: Annotated[
         str,
@@ -40,6 +43,13 @@ def command(
             help="When an answer is of no more use, such as 50ms: what cannot make it is refused at once. By default the objective's bound.",
         ),
     ] = "",
+    pad: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=VALUE",
+            help="Fill requests up with this, so that different lengths share a batch; tried on the golden set first.",
+        ),
+    ] = None,
     queue_limit: Annotated[int, typer.Option(help="Requests that may wait before more are refused; 0 lets the plan decide.")] = 0,
     control: Annotated[bool, typer.Option("--control", help="Let clients load and unload models and direct traffic.")] = False,
     trace: Annotated[
@@ -59,7 +69,7 @@ def command(
     options = Options(
         host=host, port=port, grpc=address(grpc) if grpc else None, token=os.environ.get(TOKEN_VARIABLE),
         tls=TlsFiles(certfile, keyfile) if certfile and keyfile else None, trace=trace, control=control,
-        settings=Settings(deadline_s=_deadline_s(deadline), queue_limit=queue_limit or None, levels=levels, variant=variant or None),
+        settings=Settings(deadline_s=_deadline_s(deadline), queue_limit=queue_limit or None, levels=levels, variant=variant or None, pad=_padding(pad)),
     )  # fmt: skip
     serve(
         *map(open_bundle, bundles or ()), repository=repository, name=name or None, options=options,
@@ -72,6 +82,20 @@ def _deadline_s(text: str) -> float | None:
     if not text:
         return None
     return math.inf if text == "none" else parse_time_s(text, "--deadline")
+
+
+def _padding(given: list[str] | None) -> dict[str, float] | None:
+    """Values by input name."""
+    values: dict[str, float] = {}
+    for text in given or ():
+        name, equals, value = text.rpartition("=")
+        try:
+            values[name] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise ConfigError(f"--pad must be INPUT=VALUE such as attention_mask=0, got {text!r}")
+    return values or None
 
 
 def _print_json(what: Ready) -> None:

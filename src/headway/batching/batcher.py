@@ -87,7 +87,7 @@ class Batcher(Generic[T, R]):
             raise ValueError(
                 f"{instances=}, {max_batch=}, {queue_limit=}, {max_wait_s=} and {latency_s=} must be at least 1, 1, 1, 0 and above 0"
             )
-        self._run, self._done, self._late = run, done, late
+        self._run, self._done, self._refuse = run, done, late
         self._max_batch, self._max_wait_s, self._queue_limit, self._latency_s = max_batch, max_wait_s, queue_limit, latency_s
         self._clock = clock
         self._waiting: list[_Waiting[T]] = []
@@ -144,10 +144,8 @@ class Batcher(Generic[T, R]):
             self._number += 1
             entry = _Waiting(priority, due_s, self._number, item, rows, key, now_s, deadline_s)
             last = not waiting or waiting[-1] < entry
-            if deadline_s < math.inf and self._pace is not None:
-                ahead = self._waiting_rows if last else sum(other.rows for other in waiting if other < entry)
-                if finish_s(now_s, ahead, rows, self._free_s, self._pace.tau_s, self._batch) > deadline_s:
-                    raise Late("too much is waiting for an answer by the deadline")
+            if self._late(now_s, rows, deadline_s, entry[:3], last=last):
+                raise Late("too much is waiting for an answer by the deadline")
             if last:
                 waiting.append(entry)
             else:
@@ -156,6 +154,11 @@ class Batcher(Generic[T, R]):
             if key is not None and key != waiting[0].key:
                 self._keys = LOOK_AHEAD
             self._changed.notify()
+
+    def late(self, deadline_s: float, priority: int = 0) -> bool:
+        """Whether an item of one row would be refused for this deadline if it came now: ``submit`` without an item."""
+        with self._lock:
+            return self._late(self._clock(), 1, deadline_s, (priority, deadline_s, self._number + 1), last=False)
 
     def drain(self, timeout_s: float) -> bool:
         """Take no more items and wait until all are answered; false when ``timeout_s`` passed first."""
@@ -173,6 +176,15 @@ class Batcher(Generic[T, R]):
             if thread is not threading.current_thread():
                 thread.join()
 
+    def _late(self, now_s: float, rows: int, deadline_s: float, place: tuple[int, float, int], *, last: bool) -> bool:
+        """Whether an item that would stand at ``place`` in the queue's order cannot be done by its deadline."""
+        if self._pace is None or deadline_s == math.inf:
+            return False
+        waiting = self._waiting
+        last = last or not waiting or waiting[-1][:3] < place
+        ahead = self._waiting_rows if last else sum([other.rows for other in waiting if other[:3] < place])
+        return finish_s(now_s, ahead, rows, self._free_s, self._pace.tau_s, self._batch) > deadline_s
+
     def _keep(self, pace: Pace | None) -> None:
         self._pace = pace
         self._batch = self._max_batch if pace is None else batch_within(pace.tau_s, self._max_batch, self._latency_s)
@@ -185,7 +197,7 @@ class Batcher(Generic[T, R]):
         """Run one batch; false when closed and empty. A function of its own, so that an idle thread keeps no batch alive."""
         batch, late = self._next(instance)
         if late:
-            self._told(self._late, [entry.item for entry in late])
+            self._told(self._refuse, [entry.item for entry in late])
         if not batch:
             self._left(instance, len(late))
             return bool(late)

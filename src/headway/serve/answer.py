@@ -48,8 +48,11 @@ def respond_json(value: Any, status: int = 200) -> Answer:
 
 
 def respond_refusal(refusal: Refusal) -> Answer:
-    """The answer ``{"error": ...}`` of a refusal."""
-    return respond(refusal.status, orjson.dumps({"error": str(refusal)}), extra=refusal.headers)
+    """The answer ``{"error": ...}`` of a refusal; made once for each."""
+    if refusal.answer is None:
+        refusal.answer = respond(refusal.status, orjson.dumps({"error": str(refusal)}), extra=refusal.headers)
+    answer: Answer = refusal.answer
+    return answer
 
 
 class HttpForm:

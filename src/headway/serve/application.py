@@ -42,6 +42,7 @@ class Application:
     ) -> None:
         self.limits = limits
         self.draining = False
+        self.handled = 0
         self.buffered_bytes = 0
         self.connections: set[Connection] = set()
         self._models, self._control = models, control
@@ -63,6 +64,7 @@ class Application:
 
     def handle(self, exchange: Exchange, method: bytes, url: bytes, headers: Mapping[bytes, bytes], body: bytes) -> None:
         """Answer a control request, now or later, or submit an inference."""
+        self.handled += 1
         target = self._infers.get(url) or self._infer_target(url)
         if target is not None and method == b"POST":
             self._infer(exchange, target, headers, body)
@@ -107,6 +109,10 @@ class Application:
         try:
             served = models.find(*target)
             exchange.target = target = (served.name, served.version)
+            hopeless = served.hopeless(exchange.arrived_s)
+            if hopeless is not None and b'"timeout"' not in body and b'"priority"' not in body:
+                exchange.connection.refuse(exchange, hopeless)
+                return
             coding = headers.get(b"content-encoding")
             if coding is not None and coding.lower() != b"identity":
                 body = decode(coding.lower(), body, self.limits.body_bytes)

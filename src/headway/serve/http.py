@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import httptools
 
@@ -25,10 +25,22 @@ READ = frozenset(
 )
 """Headers that mean something here; all others are dropped while parsing."""
 
+KNOWN_HEAD_BYTES = 2048
 LINGER_S = 1.0
 _END = b"\r\n"
 _CLOSE = b"connection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class _Known(NamedTuple):
+    """A request that came in one piece: its head as bytes, and what the parser made of it."""
+
+    head: bytes
+    size: int
+    method: bytes
+    url: bytes
+    headers: dict[bytes, bytes]
+    body_bytes: int
 
 
 class Exchange:
@@ -90,6 +102,8 @@ class Connection(asyncio.Protocol):
         self._in_head = self._in_body = False
         self._since_s = time.monotonic()
         self._fed_bytes = self._head_bytes = 0
+        self._known: _Known | None = None
+        self._completed: tuple[bytes, bytes, dict[bytes, bytes], int] | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -119,11 +133,17 @@ class Connection(asyncio.Protocol):
         self._drop_pending()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; its callbacks below do the rest."""
+        """Feed the parser; its callbacks below do the rest. A request with the same head as the last one needs no parser."""
         if self._deaf:
+            return
+        between = not self._in_head and not self._in_body
+        known = self._known
+        if between and known is not None and len(data) == known.size and data.startswith(known.head):
+            self._again(known, data)
             return
         if self._in_head:
             self._fed_bytes += len(data)
+        self._completed = None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -136,6 +156,28 @@ class Connection(asyncio.Protocol):
         if self._in_head and self._fed_bytes > self._limits.head_bytes:
             self._refuse(self._head_refusal())
         elif len(self._pending) >= self._limits.pipelined:
+            self._pause()
+        if between and self._completed is not None and not self._in_head and not self._deaf:
+            self._remember(data, *self._completed)
+
+    def _remember(self, data: bytes, method: bytes, url: bytes, headers: dict[bytes, bytes], body_bytes: int) -> None:
+        """Keep the head of a request that was all of ``data``: clients send the same head each time."""
+        size = len(data) - body_bytes
+        if size <= KNOWN_HEAD_BYTES and data.find(b"\r\n\r\n") == size - 4:
+            self._known = _Known(data[:size], len(data), method, url, headers, body_bytes)
+
+    def _again(self, known: _Known, data: bytes) -> None:
+        """Take a request whose head is known; the parser, which stands between two requests, does not see it."""
+        self._since_s = time.monotonic()
+        if known.body_bytes:
+            self._reserve(known.body_bytes)
+            if self._deaf:
+                return
+            self._reserved_bytes = 0
+        exchange = Exchange(self, True, known.body_bytes, known.method == b"HEAD")
+        self._pending.append(exchange)
+        self._front.handle(exchange, known.method, known.url, known.headers, data[len(known.head) :])
+        if len(self._pending) >= self._limits.pipelined:
             self._pause()
 
     def eof_received(self) -> bool:
@@ -218,6 +260,8 @@ class Connection(asyncio.Protocol):
         exchange = Exchange(self, self._parser.should_keep_alive(), self._reserved_bytes, method == b"HEAD")
         self._pending.append(exchange)
         url, headers, chunks, refusal = self._url, self._headers, self._body, self._refusal
+        plain = refusal is None and exchange.keep_alive and b"transfer-encoding" not in headers and b"expect" not in headers
+        self._completed = (method, url, headers, exchange.body_bytes) if plain else None
         self._reset()
         if refusal is not None:
             self.refuse(exchange, refusal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -186,6 +187,16 @@ class Models:
         """Every version that is ready."""
         for model in self._models.values():
             yield from model.versions.values()
+
+    @property
+    def missed(self) -> int:
+        """Rows refused so far because they could not be answered in time."""
+        return sum(served.missed for served in self.all())
+
+    @property
+    def deadline_s(self) -> float:
+        """The shortest deadline of all models [s]."""
+        return min((served.deadline_s for served in self.all()), default=math.inf)
 
     @property
     def ready(self) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from headway.records import HeadwayError
 
 
 class Refusal(HeadwayError):
     """Raised while a request is read or checked; it never leaves the server: it becomes an answer ``{"error": ...}``.
 
-    ``headers`` holds complete header lines that go with it.
+    ``headers`` holds complete header lines that go with it; ``answer`` keeps the finished answer, for those who say the same thing often.
     """
 
     def __init__(self, status: int, reason: str, message: str, headers: str = "") -> None:
@@ -16,6 +18,7 @@ class Refusal(HeadwayError):
         self.status = status
         self.reason = reason
         self.headers = headers
+        self.answer: Any = None
 
 
 def invalid(message: str) -> Refusal:

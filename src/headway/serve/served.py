@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from headway.batching import Batcher, BatchTimes, Late, QueueFull, calm, capacity_per_s, level
 from headway.records import BundledVariant
 from headway.serve.bundle import OpenBundle
-from headway.serve.call import Call
+from headway.serve.call import DEFAULT_PRIORITY, Call
 from headway.serve.engine import Engine, Level, Outcome
 from headway.serve.limits import Limits
 from headway.serve.refusal import Refusal
@@ -22,8 +22,33 @@ from headway.serve.wire import Signature
 
 ALONE_SHARE = 3.0
 """A deadline that comes from the bundle's objective is at least so many times the time of one request alone on this machine."""
+LAG_WEIGHT = 0.1
+"""Weight of one batch in the running means of the event loop's lag."""
+LAG_SHARE = 0.25
+"""At most this share of the deadline is allowed for the lag."""
 WINDOW_S = 0.5
 """Demand is looked at over windows this long, for stepping along the frontier [s]."""
+
+
+DRAINING = Refusal(503, "draining", "the server is shutting down; send the request again elsewhere")
+QUEUE_FULL = Refusal(429, "queue_full", "more requests are waiting than can be answered in time")
+LATE = Refusal(429, "deadline", "the answer would come after the request's deadline: too much is waiting")
+OVERTAKEN = Refusal(429, "late", "the answer would have come after the request's deadline: others took longer than expected")
+
+
+class Lag:
+    """How late the event loop gets to things, from how long finished batches waited for it."""
+
+    def __init__(self, most_s: float) -> None:
+        self._mean_s = self._deviation_s = 0.0
+        self._most_s = most_s
+        self.allowance_s = 0.0
+
+    def observe(self, lag_s: float) -> None:
+        """Learn from one batch. What is allowed for is twice the mean and its deviation: a request waits for the loop to be read, and to be answered."""
+        self._deviation_s += LAG_WEIGHT * (abs(lag_s - self._mean_s) - self._deviation_s)
+        self._mean_s += LAG_WEIGHT * (lag_s - self._mean_s)
+        self.allowance_s = min(self._most_s, 2 * (self._mean_s + self._deviation_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +97,9 @@ class Served:
         self._open = True
         self._idle = asyncio.Event()
         self._idle.set()
-        self._demand = self._missed = 0
+        self._demand = self.missed = self._missed_before = 0
         self._window_s, self._calm_s = time.perf_counter(), 0.0
+        self._lag = Lag(LAG_SHARE * self.deadline_s)
         named = [Level(started_level.variant.variant.name, started_level.sessions) for started_level in started.levels]
         self._engine = Engine(named, manifest.inputs, manifest.outputs, plan.max_batch, padding)
         limit = settings.queue_limit or default_queue_limit(bundle, started.variant)
@@ -111,20 +137,29 @@ class Served:
             Refusal: it cannot be answered, or not in time.
         """
         self._demand += call.rows
-        arrived_s = call.owner.arrived_s
-        deadline_s = arrived_s + (self.deadline_s if call.timeout_s is None else call.timeout_s)
+        within_s = (self.deadline_s if call.timeout_s is None else call.timeout_s) - self._lag.allowance_s
         try:
             if not self._open:
-                raise Refusal(503, "draining", "the server is shutting down; send the request again elsewhere")
-            self._batcher.submit(call, rows=call.rows, key=call.shapes, deadline_s=deadline_s, priority=call.priority)
+                raise DRAINING.with_traceback(None)
+            self._batcher.submit(call, rows=call.rows, key=call.shapes, deadline_s=call.owner.arrived_s + within_s, priority=call.priority)
         except QueueFull:
-            self._missed += call.rows
-            raise Refusal(429, "queue_full", "more requests are waiting than can be answered in time") from None
+            self.missed += call.rows
+            raise QUEUE_FULL.with_traceback(None) from None
         except Late:
-            self._missed += call.rows
-            raise Refusal(429, "deadline", "the answer would come after the request's deadline: too much is waiting") from None
+            self.missed += call.rows
+            raise LATE.with_traceback(None) from None
         self.in_flight += 1
         self._idle.clear()
+
+    def hopeless(self, arrived_s: float) -> Refusal | None:
+        """Why a request would be refused whatever it holds, short of a timeout or a priority of its own; for refusing before it is read."""
+        if not self._open:
+            return DRAINING
+        if not self._batcher.late(arrived_s + self.deadline_s - self._lag.allowance_s, DEFAULT_PRIORITY):
+            return None
+        self._demand += 1
+        self.missed += 1
+        return LATE
 
     def refuse(self, refusal: Refusal) -> None:
         """Count a request that is refused before it was submitted."""
@@ -138,8 +173,7 @@ class Served:
         self._call(self._deliver, calls, outcomes, times)
 
     def _late(self, calls: Sequence[Call]) -> None:
-        late = Refusal(429, "late", "the answer would have come after the request's deadline")
-        self._call(self._deliver_late, calls, [call.form.refuse(late) for call in calls], late)
+        self._call(self._deliver_late, calls, [call.form.refuse(OVERTAKEN) for call in calls], OVERTAKEN)
 
     def _call(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
@@ -152,10 +186,12 @@ class Served:
         for call, outcome in zip(calls, outcomes, strict=True):
             call.owner.finish(outcome.answer)
             failed += outcome.status != 200
+        delivered_s = time.perf_counter()
+        self._lag.observe(delivered_s - times.finished_s)
         self._seen(
             Batch(
                 self.name, self.version, outcomes[0].variant, sum([call.rows for call in calls]), tuple([call.owner.arrived_s for call in calls]),
-                times.started_s, times.finished_s, time.perf_counter(), failed,
+                times.started_s, times.finished_s, delivered_s, failed,
             )
         )  # fmt: skip
         self._left(len(calls))
@@ -164,7 +200,7 @@ class Served:
         for call, answer in zip(calls, answers, strict=True):
             call.owner.finish(answer)
             self.refuse(refusal)
-            self._missed += call.rows
+            self.missed += call.rows
         self._left(len(calls))
 
     def _left(self, count: int) -> None:
@@ -179,8 +215,8 @@ class Served:
         span_s = now_s - self._window_s
         if span_s < WINDOW_S or len(self.paces) < 2:
             return None
-        demand_per_s, missed = self._demand / span_s, self._missed / max(1, self._demand)
-        self._demand = self._missed = 0
+        demand_per_s, missed = self._demand / span_s, (self.missed - self._missed_before) / max(1, self._demand)
+        self._demand, self._missed_before = 0, self.missed
         self._window_s = now_s
         capacities = [capacity_per_s(pace.tau_s, self.plan.max_batch, self.plan.instances) for pace in self.paces]
         now = self._engine.level

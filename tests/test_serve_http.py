@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from headway.records import BundleError, InputError, Plan, Trace, from_json
-from headway.serve import Limits, OpenBundle, Options, Ready, TlsFiles, default_queue_limit, serve
+from headway.serve import Limits, OpenBundle, Options, Ready, Settings, TlsFiles, default_queue_limit, serve
 from headway.serve.__main__ import main
 from serving import (
     SOURCE,
@@ -129,8 +129,43 @@ def test_tritonclient_gets_errors_as_errors(server: Ready) -> None:
         given.set_data_from_numpy(np.zeros((1, 5), np.float32))
         with pytest.raises(triton.InferenceServerException, match="shape must be"):
             client.infer("tiny", [given])
-        with pytest.raises(triton.InferenceServerException, match="content-encoding"):
-            client.infer("tiny", [given], request_compression_algorithm="gzip")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_tritonclient_compresses_both_ways(server: Ready, coding: str, binary: bool) -> None:
+    x = np.tile(np.arange(4, dtype=np.float32), (8, 1))
+    with triton.InferenceServerClient(f"{server.host}:{server.port}") as client:
+        given = triton.InferInput("x", [8, 4], "FP32")
+        given.set_data_from_numpy(x, binary_data=binary)
+        result = client.infer("tiny", [given], request_compression_algorithm=coding, response_compression_algorithm=coding)
+        np.testing.assert_array_equal(result.as_numpy("y"), x * 2 + 1)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_tritonclient_classifies(server: Ready, binary: bool) -> None:
+    x = np.array([[1, 9, 3, 4], [5, 2, 3, 4]], np.float32)
+    with triton.InferenceServerClient(f"{server.host}:{server.port}") as client:
+        given = triton.InferInput("x", [2, 4], "FP32")
+        given.set_data_from_numpy(x)
+        result = client.infer("tiny", [given], outputs=[triton.InferRequestedOutput("y", binary_data=binary, class_count=2)])
+        told = [[item.decode() if binary else item for item in row] for row in result.as_numpy("y").tolist()]
+        assert told == [["19.000000:1:b<", "9.000000:3:d"], ["11.000000:0:a", "9.000000:3:d"]]
+        with pytest.raises(triton.InferenceServerException, match="classification must be"):
+            client.infer("tiny", [given], outputs=[triton.InferRequestedOutput("y", class_count=9)])
+
+
+def test_tritonclient_sees_statistics_and_configuration(server: Ready) -> None:
+    with triton.InferenceServerClient(f"{server.host}:{server.port}") as client:
+        given = triton.InferInput("x", [1, 4], "FP32")
+        given.set_data_from_numpy(np.zeros((1, 4), np.float32))
+        before = client.get_inference_statistics("tiny")["model_stats"][0]
+        client.infer("tiny", [given])
+        after = client.get_inference_statistics("tiny", "1")["model_stats"][0]
+        assert after["inference_count"] == before["inference_count"] + 1
+        assert after["inference_stats"]["success"]["count"] == before["inference_stats"]["success"]["count"] + 1
+        assert len(client.get_inference_statistics()["model_stats"]) == 1
+        assert client.get_model_config("tiny")["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [4]}]
 
 
 # --- routes
@@ -190,19 +225,25 @@ def test_metrics_parse_and_count(affine: OpenBundle) -> None:
         wire.send(request(INFER, b"{"))
         wire.answer()
         _, text = get(ready.url + "/metrics")
-    samples = {(s.name, *s.labels.values()): s.value for family in text_string_to_metric_families(text) for s in family.samples}
-    assert samples["headway_requests_total", "200"] == 3
-    assert samples["headway_requests_total", "400"] == 1
-    assert samples["headway_refusals_total", "invalid"] == 1
-    assert samples["headway_batch_rows_bucket", "2"] == 3
-    assert samples["headway_batch_rows_bucket", "1"] == 0
-    assert samples["headway_batch_rows_sum",] == 6
-    for name in ("queue", "service", "request"):
-        assert samples[f"headway_{name}_seconds_count",] == 3
-        assert samples[f"headway_{name}_seconds_bucket", "+Inf"] == 3
-        assert 0 < samples[f"headway_{name}_seconds_sum",] < 30
-    assert samples["headway_ready",] == 1
-    assert samples["headway_in_flight",] == 0
+    samples = {(s.name, *sorted(s.labels.items())): s.value for family in text_string_to_metric_families(text) for s in family.samples}
+
+    def seen(metric: str, **labels: str) -> float:
+        return samples[f"headway_{metric}", *sorted(labels.items())]
+
+    version = {"model": "tiny", "version": "1"}
+    variant = {**version, "variant": "affine-v"}
+    assert seen("requests_total", **variant, status="200") == 3
+    assert seen("requests_total", **version, variant="", status="400") == 1
+    assert seen("refusals_total", **version, reason="invalid") == 1
+    assert seen("batch_rows_bucket", **variant, le="2") == 3
+    assert seen("batch_rows_bucket", **variant, le="1") == 0
+    assert seen("batch_rows_sum", **variant) == 6
+    for name, labels in (("queue", version), ("service", variant), ("request", version)):
+        assert seen(f"{name}_seconds_count", **labels) == 3
+        assert seen(f"{name}_seconds_bucket", **labels, le="+Inf") == 3
+        assert 0 < seen(f"{name}_seconds_sum", **labels) < 30
+    assert seen("ready") == 1
+    assert seen("in_flight", **version) == 0
 
 
 # --- what a client can do wrong
@@ -217,7 +258,8 @@ def test_metrics_parse_and_count(affine: OpenBundle) -> None:
         (request(INFER, json_body(*[ONE] * 9)), 400, "at most 8 rows"),
         (request(INFER, json_body(ONE), "Inference-Header-Content-Length: 9999999\r\n"), 400, "within the body"),
         (request(INFER, json_body(ONE), "Inference-Header-Content-Length: -5\r\n"), 400, "a number of bytes"),
-        (request(INFER, json_body(ONE), "Content-Encoding: gzip\r\n"), 415, "content-encoding"),
+        (request(INFER, json_body(ONE), "Content-Encoding: gzip\r\n"), 400, "gzip"),
+        (request(INFER, json_body(ONE), "Content-Encoding: br\r\n"), 415, "gzip"),
     ],
 )
 def test_a_refusal_leaves_the_connection_usable(wire: Wire, given: bytes, status: int, text: str) -> None:
@@ -502,7 +544,8 @@ def test_the_trace_holds_times_and_rows_only(affine: OpenBundle, tmp_path: Path)
 @pytest.mark.parametrize(
     "options",
     [
-        {"queue_limit": 0},
+        {"settings": Settings(queue_limit=0)},
+        {"access_log": -1},
         {"trace": Path("/nowhere/trace.json")},
         {"token": ""},
         {"token": "a b"},
@@ -512,7 +555,7 @@ def test_the_trace_holds_times_and_rows_only(affine: OpenBundle, tmp_path: Path)
 )
 def test_what_cannot_be_served_is_one_sentence(affine: OpenBundle, options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        serve(affine, **({"port": 0} | options))
+        serve(affine, options=Options(**({"port": 0} | options)))
 
 
 def test_a_port_in_use_is_one_sentence(affine: OpenBundle, server: Ready, capsys: pytest.CaptureFixture[str]) -> None:
@@ -629,7 +672,7 @@ def test_sigterm_under_load_loses_nothing(folder: Path) -> None:
 
 
 def test_while_draining_the_server_is_live_and_not_ready(slow: OpenBundle) -> None:
-    with running(slow) as ready, Wire(ready.port) as busy, Wire(ready.port) as other:
+    with running(slow, deadline_s=60.0) as ready, Wire(ready.port) as busy, Wire(ready.port) as other:
         busy.send(request(INFER, json_body(ONE)) * 20)
         time.sleep(0.1)
         ready.stop()
@@ -645,7 +688,7 @@ def test_while_draining_the_server_is_live_and_not_ready(slow: OpenBundle) -> No
 
 def test_what_cannot_be_finished_in_time_is_answered_503(folder: Path) -> None:
     slower = bundle(folder / "slower", entry(slow_model(folder / "slower.onnx", 300_000), plan=Plan(runtime="onnx_runtime", max_batch=1)))
-    with running(slower, limits=Limits(drain_s=0.1)) as ready, Wire(ready.port) as wire:
+    with running(slower, limits=Limits(drain_s=0.1), deadline_s=60.0) as ready, Wire(ready.port) as wire:
         wire.send(request(INFER, json_body(ONE)) * 30)
         time.sleep(0.2)
         ready.stop()

@@ -7,8 +7,9 @@ compresses or measures: the base install serves.
 from headway.serve.bundle import FORMAT, MANIFEST, Golden, OpenBundle, check_name, file_digest, model_digest, model_files, open_bundle
 from headway.serve.golden import TOLERANCE
 from headway.serve.limits import Limits
+from headway.serve.options import Options, Ready, TlsFiles
 from headway.serve.served import Settings, default_queue_limit
-from headway.serve.server import Options, Ready, TlsFiles, serve
+from headway.serve.server import serve
 from headway.serve.wire import batchable, datatype
 
 __all__ = [

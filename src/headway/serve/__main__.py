@@ -11,8 +11,9 @@ import orjson
 
 from headway.records import HeadwayError, InputError
 from headway.serve.bundle import open_bundle
+from headway.serve.options import Options, Ready, TlsFiles
 from headway.serve.served import Settings
-from headway.serve.server import Options, Ready, TlsFiles, serve
+from headway.serve.server import serve
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
 from headway.serve.call import Call, Wanted
-from headway.serve.classes import bytes_tensor, classify
+from headway.serve.classes import bytes_tensor, classify, json_strings
 from headway.serve.coding import encode
 from headway.serve.refusal import Refusal
 from headway.serve.wire import DATATYPES, KNOWN
@@ -58,8 +58,8 @@ def respond_refusal(refusal: Refusal) -> Answer:
 class HttpForm:
     """Results of one model version as HTTP answers; every answer names the variant that computed it."""
 
-    def __init__(self, model: str, version: str, labels: Sequence[str]) -> None:
-        self._model, self._version, self._labels = model, version, labels
+    def __init__(self, model: str, version: str, labels: Sequence[str], *, batched: bool = True) -> None:
+        self._model, self._version, self._labels, self._batched = model, version, labels, batched
         self._known: dict[tuple[Any, ...], bytes] = {}
         self._heads: dict[str, tuple[bytes, bytes]] = {}
 
@@ -69,7 +69,10 @@ class HttpForm:
         A number that JSON cannot hold (NaN, infinity) becomes ``null`` in JSON outputs; binary outputs carry it as it is.
         """
         if any(wanted.classes for wanted, _ in outputs):
-            outputs = [(wanted, classify(array, wanted.classes, self._labels) if wanted.classes else array) for wanted, array in outputs]
+            outputs = [
+                (wanted, classify(array, wanted.classes, self._labels, batched=self._batched) if wanted.classes else array)
+                for wanted, array in outputs
+            ]
         blobs = [_bytes(array) for wanted, array in outputs if wanted.binary]
         if len(blobs) < len(outputs) or call.id or any(wanted.classes for wanted, _ in outputs):
             text = self._text(call, outputs)
@@ -108,7 +111,7 @@ class HttpForm:
             if wanted.binary:
                 output["parameters"] = {"binary_data_size": array.nbytes if array.dtype != object else len(_bytes(array))}
             elif array.dtype == object:
-                output["data"] = [item.decode("utf-8", "replace") for item in array.reshape(-1)]
+                output["data"] = json_strings(array)
             else:
                 output["data"] = np.ascontiguousarray(array).reshape(-1)
             told.append(output)
@@ -132,7 +135,11 @@ def _coded(coding: str, head: bytes, body: bytes) -> Answer:
     """An answer whose body is compressed; ``head`` ends where the length of the body belongs."""
     packed = encode(coding, body)
     at = head.index(b"content-type: ")
-    return 200, b"%bcontent-encoding: %b\r\nvary: accept-encoding\r\n%b%d\r\n" % (head[:at], coding.encode(), head[at:], len(packed)), packed
+    return (
+        200,
+        b"%bcontent-encoding: %b\r\nvary: accept-encoding\r\n%b%d\r\n" % (head[:at], coding.encode(), head[at:], len(packed)),
+        packed,
+    )
 
 
 def header_text(text: str) -> str:

@@ -22,6 +22,7 @@ from headway.serve.models import Models
 from headway.serve.refusal import Refusal
 from headway.serve.seen import Refused
 from headway.serve.served import Served
+from headway.serve.wire import batchable
 
 OPEN_TO_ALL = frozenset((b"/v2/health/live", b"/v2/health/ready"))
 PATHS_KEPT = 256
@@ -39,6 +40,7 @@ class Application:
         token: str | None,
         arrivals: Arrivals,
         refused: Callable[[Refused], None],
+        incoming: Callable[[float, bytes], None] | None = None,
     ) -> None:
         self.limits = limits
         self.draining = False
@@ -48,7 +50,7 @@ class Application:
         self._models, self._control = models, control
         self._expected = None if token is None else b"Bearer " + token.encode()
         self._arrivals = arrivals
-        self._refused = refused
+        self._refused, self._incoming = refused, incoming
         self._infers: dict[bytes, tuple[str, str]] = {}
         self._forms: dict[tuple[str, str], tuple[Served, HttpForm]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -123,6 +125,8 @@ class Application:
             known = self._forms.get(target)
             call.form = known[1] if known is not None and known[0] is served else self._form(target, served)
             call.owner = exchange
+            if self._incoming is not None and b"traceparent" in headers:
+                self._incoming(exchange.arrived_s, headers[b"traceparent"])
             models.submit(served, call)
         except Refusal as refusal:
             exchange.connection.refuse(exchange, refusal)
@@ -130,7 +134,8 @@ class Application:
         self._arrivals.add(exchange.arrived_s, call.rows)
 
     def _form(self, target: tuple[str, str], served: Served) -> HttpForm:
-        form = HttpForm(served.name, served.version, served.bundle.manifest.labels)
+        manifest = served.bundle.manifest
+        form = HttpForm(served.name, served.version, manifest.labels, batched=batchable(manifest.inputs, manifest.outputs))
         self._forms[target] = (served, form)
         return form
 

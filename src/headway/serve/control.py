@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,10 +26,11 @@ class Control:
     """Answers control requests; slow ones on another thread.
 
     Args:
+        statistics: of the versions it is given; called on another thread.
         pages: by path, what is read from this server as text: metrics, the live page and its data, the documentation.
     """
 
-    def __init__(self, models: Models, statistics: Callable[[str, str], dict[str, Any]], pages: dict[bytes, Page]) -> None:
+    def __init__(self, models: Models, statistics: Callable[[Sequence[tuple[str, str]]], dict[str, Any]], pages: dict[bytes, Page]) -> None:
         self._models, self._statistics, self._pages = models, statistics, pages
 
     def answer(self, method: bytes, path: bytes, body: bytes) -> Reply:
@@ -74,8 +75,8 @@ class Control:
         ready = self._models.ready
         return respond_json({"ready": ready}, 200 if ready else 503)
 
-    def _all_statistics(self) -> Answer:
-        return respond_json({"model_stats": [self._statistics(served.name, served.version) for served in self._models.all()]})
+    def _all_statistics(self) -> Reply:
+        return self._stats([(served.name, served.version) for served in self._models.all()])
 
     # --- one model
 
@@ -87,7 +88,9 @@ class Control:
         if verb == ["ready"]:
             there = version in model.versions if version else model.primary is not None
             ready = there and not self._models.draining
-            return partial(respond_json, {"name": name, "ready": ready}, 200 if ready else 503 if not version or version in model.states else 404)
+            return partial(
+                respond_json, {"name": name, "ready": ready}, 200 if ready else 503 if not version or version in model.states else 404
+            )
         served = self._models.show(name, version)
         if not verb:
             return lambda: respond_json(metadata(served, sorted(model.versions, key=int)))
@@ -95,8 +98,11 @@ class Control:
             return lambda: respond_json(config(served))
         if verb == ["stats"]:
             chosen = [served] if version else list(model.versions.values())
-            return lambda: respond_json({"model_stats": [self._statistics(one.name, one.version) for one in chosen]})
+            return lambda: self._stats([(one.name, one.version) for one in chosen])
         raise _unknown(path, self._models.names())
+
+    async def _stats(self, versions: Sequence[tuple[str, str]]) -> Answer:
+        return respond_json(await asyncio.get_running_loop().run_in_executor(None, self._statistics, versions))
 
     # --- the repository
 
@@ -161,4 +167,8 @@ def _allow(method: bytes, *allowed: bytes) -> None:
 
 def _unknown(path: bytes, models: list[str]) -> Refusal:
     shown = path[:200].decode("utf-8", "replace")
-    return Refusal(404, "unknown", f"the path must be one this server has, got {shown!r}; it serves {', '.join(f'/v2/models/{name}' for name in models)}")
+    return Refusal(
+        404,
+        "unknown",
+        f"the path must be one this server has, got {shown!r}; it serves {', '.join(f'/v2/models/{name}' for name in models)}",
+    )

@@ -20,7 +20,14 @@ from headway.serve.refusal import Refusal
 
 READ = frozenset(
     (
-        b"content-length", b"transfer-encoding", b"inference-header-content-length", b"authorization", b"content-encoding", b"accept-encoding", b"expect",
+        b"content-length",
+        b"transfer-encoding",
+        b"inference-header-content-length",
+        b"authorization",
+        b"content-encoding",
+        b"accept-encoding",
+        b"expect",
+        b"traceparent",
     )
 )
 """Headers that mean something here; all others are dropped while parsing."""

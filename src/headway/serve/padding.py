@@ -52,7 +52,7 @@ class Padding:
     def join(self, name: str, arrays: Sequence[np.ndarray], least: int = 0) -> np.ndarray:
         """Several requests' arrays of one input, one below the other, filled up to the longest, and to at least ``least`` where they are free."""
         free = self._dimensions[name]
-        shape = [max(max(array.shape[place] for array in arrays), least if place in free else 0) for place in range(arrays[0].ndim)]
+        shape = [max(*(array.shape[place] for array in arrays), least if place in free else 0) for place in range(arrays[0].ndim)]
         joined = np.full((sum(len(array) for array in arrays), *shape[1:]), self._values.get(name, 0), arrays[0].dtype)
         first = 0
         for array in arrays:

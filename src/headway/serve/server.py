@@ -15,27 +15,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headway.discovery import discover
-from headway.records import BundledVariant, ConfigError, InputError, Plan
+from headway.records import ConfigError, InputError
 from headway.serve import fronts
 from headway.serve.application import Application
-from headway.serve.arrivals import Arrivals, check_writable
+from headway.serve.arrivals import Arrivals
 from headway.serve.bundle import OpenBundle
 from headway.serve.control import Control
-from headway.serve.folding import Folding
 from headway.serve.http import LINGER_S, Connection
 from headway.serve.limits import Limits
-from headway.serve.metrics import CONTENT_TYPE, Metrics
+from headway.serve.logs import tell, writing
 from headway.serve.models import Models
+from headway.serve.moderation import Counts, moderate
+from headway.serve.options import Options, Ready, TlsFiles
 from headway.serve.repository import named, scan
-from headway.serve.served import Settings
-from headway.serve.statistics import Statistics
+from headway.serve.watched import Watched
 
 if sys.platform == "win32":
     from asyncio import new_event_loop
@@ -47,68 +46,6 @@ else:
 CHECK_S = 0.5
 GRACE_S = 0.5
 BACKLOG = 2048
-LOOK_S = 0.05
-BUSY_PER_S = 3000
-PAUSE_S = 2e-4
-PAUSE_SHARE = 0.1
-LONGEST_PAUSE_S = 2e-3
-OVERLOADED_SHARE = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """A certificate chain and its private key, both PEM."""
-
-    certfile: Path
-    keyfile: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What a server tells when it listens.
-
-    Attributes:
-        model, variant: the first model, and the variant of it that answers, which is not its bundle's first when ``notes`` say why.
-        models: names of all models.
-        grpc_port: where gRPC listens; none: it does not.
-        stop: asks the server to end, from any thread.
-    """
-
-    url: str
-    host: str
-    port: int
-    model: str
-    variant: BundledVariant
-    plan: Plan
-    models: tuple[str, ...]
-    notes: tuple[str, ...]
-    stop: Callable[[], None]
-    grpc_port: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How to serve, beyond what is served.
-
-    Attributes:
-        host, port: where HTTP listens; loopback unless told otherwise; port 0 lets the system choose.
-        grpc: host and port where gRPC listens; none: nowhere.
-        token: clients must send it as ``Authorization: Bearer``; none lets everybody in. Health checks need no token.
-        tls: serve HTTPS, and gRPC over TLS.
-        trace: file that the arrivals seen (times and rows) are written to at the end.
-        settings: deadlines, queue, variants kept warm.
-        control: let clients load and unload models and direct traffic.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    grpc: tuple[str, int] | None = None
-    token: str | None = None
-    tls: TlsFiles | None = None
-    trace: Path | None = None
-    settings: Settings = field(default_factory=Settings)
-    limits: Limits = field(default_factory=Limits)
-    control: bool = False
 
 
 def serve(
@@ -130,47 +67,41 @@ def serve(
         InputError: the address, the token, the TLS files or the trace file cannot be used.
     """
     options = options or Options()
-    _check(options)
+    options.check()
     if bool(bundles) == (repository is not None):
         raise ConfigError("either bundles or a repository must be given, got both or neither")
     places = named(bundles, name) if repository is None else scan(repository)
     context = _tls_context(options.tls)
-    arrivals = Arrivals()
-    statistics = Statistics()
-    metrics = Metrics()
-    with Folding([statistics, metrics]) as folding, asyncio.Runner(loop_factory=new_event_loop) as runner:
+    arrivals, watched = Arrivals(), Watched(options)
+    with ExitStack() as stack:
+        if options.log is not None:
+            stack.enter_context(writing(options.log))
+        stack.enter_context(watched.folding)
+        runner = stack.enter_context(asyncio.Runner(loop_factory=new_event_loop))
         models = Models(
             places, folder=repository, settings=options.settings, limits=options.limits, control=options.control,
-            seen=folding.seen, refused=folding.refused,
+            seen=watched.folding.seen, refused=watched.folding.refused, told=tell,
         )  # fmt: skip
         try:
-            runner.run(_Server(models, options, arrivals, folding, metrics, statistics).live(context, on_ready))
+            runner.run(_Server(models, options, arrivals, watched).live(context, on_ready))
         finally:
             models.close()
+            tell("stopped")
             if options.trace is not None:
                 arrivals.write(options.trace)
 
 
-def _check(options: Options) -> None:
-    token, limit = options.token, options.settings.queue_limit
-    if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
-        raise InputError("the token must be printable ASCII without spaces, and not empty. Choose another.")
-    if limit is not None and limit < 1:
-        raise InputError(f"the queue limit must be at least 1, got {limit}. Leave it out for one that follows the objective.")
-    if options.trace is not None:
-        check_writable(options.trace)
-
-
 class _Server:
-    def __init__(self, models: Models, options: Options, arrivals: Arrivals, folding: Folding, metrics: Metrics, statistics: Statistics) -> None:
+    def __init__(self, models: Models, options: Options, arrivals: Arrivals, watched: Watched) -> None:
         self._models, self._options = models, options
-        self._folding, self._metrics = folding, metrics
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        pages = {b"/metrics": (CONTENT_TYPE, self._scrape)}
+        control = Control(models, watched.statistics, watched.pages())
         self._application = Application(
-            models, Control(models, statistics.of, pages), limits=options.limits, token=options.token, arrivals=arrivals, refused=folding.refused
-        )
+            models, control, limits=options.limits, token=options.token, arrivals=arrivals, refused=watched.folding.refused,
+            incoming=watched.spans.incoming if watched.spans is not None else None,
+        )  # fmt: skip
+        watched.show(models, lambda: len(self._application.connections))
 
     async def live(self, context: ssl.SSLContext | None, on_ready: Callable[[Ready], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -181,11 +112,13 @@ class _Server:
         listener = await _listen(loop, application, options.host, options.port, context)
         front = await _open_front(models, options)
         clock = loop.create_task(self._tick())
-        pause = loop.create_task(self._moderate())
+        pause = loop.create_task(moderate(self._counts, lambda: models.deadline_s))
         try:
             gc.collect()
             gc.freeze()
-            on_ready(self._ready(loop, listener, front, context is not None))
+            ready = self._ready(loop, listener, front, context is not None)
+            tell("ready", url=ready.url, grpc_port=ready.grpc_port, models=",".join(ready.models))
+            on_ready(ready)
             await self._stop.wait()
             await self._end(listener, front)
         finally:
@@ -203,9 +136,8 @@ class _Server:
             tuple(self._models.names()), notes, partial(self._ask, loop), front.port if front is not None else None,
         )  # fmt: skip
 
-    def _scrape(self) -> tuple[bytes, str]:
-        self._folding.fold_now()
-        return self._metrics.text(), ""
+    def _counts(self) -> Counts:
+        return Counts(self._application.handled, self._models.missed)
 
     async def _tick(self) -> None:
         while True:
@@ -215,30 +147,10 @@ class _Server:
                 connection.check(now_s)
             self._models.tick(time.perf_counter())
 
-    async def _moderate(self) -> None:
-        """While requests come thick and fast, look for new ones only every so often: one wake-up then serves several.
-
-        Waking for each one alone costs more than answering it, and takes the core from the model at every turn, its caches with it: what network
-        cards do with their interrupts (Salim et al., Beyond Softnet, 2001, section 4). The pause is short while all can be answered, and a
-        share of the shortest deadline while some must be refused.
-        """
-        handled, refused = self._application.handled, self._models.missed
-        while True:
-            await asyncio.sleep(LOOK_S)
-            while (now := self._application.handled) - handled > BUSY_PER_S * LOOK_S:
-                missed = self._models.missed
-                overloaded = missed - refused > OVERLOADED_SHARE * (now - handled)
-                handled, refused = now, missed
-                pause_s = max(PAUSE_S, min(LONGEST_PAUSE_S, PAUSE_SHARE * self._models.deadline_s)) if overloaded else PAUSE_S
-                end_s = time.perf_counter() + LOOK_S
-                while time.perf_counter() < end_s and not self._stop.is_set():
-                    time.sleep(pause_s)
-                    await asyncio.sleep(0)
-            handled, refused = now, self._models.missed
-
     async def _end(self, listener: asyncio.Server, front: Any) -> None:
         application, limits = self._application, self._options.limits
         application.draining = True
+        tell("drain", waiting=sum(served.in_flight for served in self._models.all()))
         drained = asyncio.ensure_future(self._models.drain(limits.drain_s))
         hurried = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,1 @@
+"""Further ways into a server beside HTTP, one a file, found by its name."""

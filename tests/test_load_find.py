@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headway.api.load_find import FoundCapacity, find_target
+from headway.api.load_session import LoadAsked, Loading
+from headway.api.progress import Silent
 from headway.load import find_capacity
-from headway.records import LoadPoint
+from headway.predict import predict_capacity
+from headway.records import BatchTiming, ConfigError, LoadPoint, Objective, Plan, ServiceCurve
+from paper_target import PaperTarget
 
 
 def made(rate_per_s: float, achieved_per_s: float, misses: float, verdict: str = "unproven") -> LoadPoint:
@@ -133,3 +139,45 @@ def test_a_narrow_step_around_a_known_rate_finds_what_changed_in_either_directio
         found = find_capacity(Target(capacity), start_per_s=100.0, trials=6, step=1.2)
         assert found.low_per_s <= capacity <= found.high_per_s or found.open_above
         assert found.high_per_s <= 1.2**2 * found.low_per_s * 1.001
+
+
+# --- the whole search, on a target made of arithmetic
+
+
+def searched(target: PaperTarget, slo: str = "p99<=20ms", **more: Any) -> FoundCapacity:
+    opened = Loading(LoadAsked(target="paper", slo=slo), target)
+    options: dict[str, Any] = {"start_per_s": None, "trial_s": None, "searches": 3, "tell": lambda search, point, objective: None}
+    return find_target(opened, **{**options, **more}, progress=Silent())
+
+
+def test_the_capacity_is_what_a_simulation_of_the_same_queue_gives() -> None:
+    curve = ServiceCurve(
+        variant="v", runtime="null", device="cpu", instances=1, threads=1, timings=(BatchTiming(batch=1, service_s=(0.004,)),), tau0_s=0.004,
+        alpha_s=0.0, peak_bytes=0,
+    )  # fmt: skip
+    expected = predict_capacity(curve, Plan(runtime="null"), Objective(latency_s=0.02)).capacity_per_s
+    found = searched(PaperTarget(service_s=0.004))
+    assert found.searches == 3 and found.low_per_s <= found.rate_per_s <= found.high_per_s
+    assert found.rate_per_s == pytest.approx(expected, rel=0.12)
+    assert found.low_per_s <= expected * 1.05 and found.high_per_s >= expected * 0.95
+    assert not found.open_above and not found.generator_bound
+
+
+def test_every_trial_is_told_once_with_its_search_and_has_a_seed_of_its_own() -> None:
+    told: list[tuple[int, LoadPoint]] = []
+    found = searched(PaperTarget(), tell=lambda search, point, objective: told.append((search, point)))
+    assert [point for _, point in told] == list(found.points)
+    assert sorted({search for search, _ in told}) == [1, 2, 3]
+    assert len({point.seed for point in found.points}) == len(found.points)
+    assert all(point.duration_s > 1.5 for point in found.points)
+
+
+def test_a_bound_below_one_service_time_holds_nothing_and_is_searched_once() -> None:
+    found = searched(PaperTarget(), "p99<=1ms")
+    assert (found.rate_per_s, found.low_per_s, found.searches) == (0, 0, 1)
+
+
+def test_without_a_bound_on_latency_there_is_no_capacity() -> None:
+    for slo in ("", "rate>=5/s"):
+        with pytest.raises(ConfigError, match="--slo 'p99<=20ms'"):
+            searched(PaperTarget(), slo)

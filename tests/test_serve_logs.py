@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.serve.folding import Folding
-from headway.serve.logs import SUMMARY_S, Access, Form, JsonLines, Refusals, TextLines, logger, tell, writing
+from headway.serve.logs import SUMMARY_S, Access, Form, JsonLines, Refusals, TextLines, tell, writing
 from headway.serve.seen import Batch, Refused
+from serving import Wire, affine_model, bundle, entry, json_body, request, running
 
 
 def lines(write: Callable[[], object], form: Form = "json", **options: Any) -> list[str]:
@@ -230,5 +232,17 @@ def test_an_access_line_says_what_happened() -> None:
     assert (refusal["event"], refusal["reason"], refusal["count"]) == ("refusals", "late", 1)
 
 
-def test_the_logger_is_the_servers() -> None:
-    assert logger.name == "headway.serve"
+def test_a_server_says_what_happens_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    opened = bundle(tmp_path / "b", entry(affine_model(tmp_path / "m.onnx"), "quick"))
+    with running(opened, log="json", access_log=2) as ready, Wire(ready.port) as wire:
+        for body in (json_body([1, 2, 3, 4]), json_body([1, 2, 3, 4]), b"{", b"{"):
+            wire.send(request("/v2/models/tiny/infer", body))
+            wire.answer()
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    events = [line["event"] for line in told]
+    assert events[:2] == ["load", "ready"]
+    assert {"drain", "stopped"} <= set(events)
+    assert [line["variant"] for line in told if line["event"] == "request"] == ["quick"]
+    assert sum(line["count"] for line in told if line["event"] == "refusals" and line["reason"] == "invalid") == 2

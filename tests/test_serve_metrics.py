@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -84,6 +85,22 @@ def test_nothing_is_lost_or_counted_twice_between_threads() -> None:
     assert folding.dropped == 0
 
 
+def test_what_is_appended_in_the_middle_of_a_fold_waits_for_the_next() -> None:
+    class Raced(list[Batch]):
+        def __getitem__(self, place: Any) -> Any:
+            found = super().__getitem__(place)
+            self.append(made(99))
+            return found
+
+    kept = Kept()
+    folding = Folding([kept])
+    folding._batches = Raced([made(1)])
+    folding.fold_now()
+    assert kept.batches == [made(1)]
+    folding.fold_now()
+    assert kept.batches == [made(1), made(99)]
+
+
 def test_one_threads_order_is_kept_and_portions_are_small() -> None:
     kept = Kept()
     folding = Folding([kept])
@@ -152,6 +169,19 @@ def test_a_consumers_failure_stops_nothing(caplog: pytest.LogCaptureFixture) -> 
     assert folding.failed == {"Fails": 3}
     assert len(caplog.records) == 1
     assert "Fails" in caplog.text
+
+
+def test_consumers_are_closed_after_the_last_fold() -> None:
+    class Closes(Kept):
+        def close(self) -> None:
+            self.left = len(self.batches)
+            raise ValueError("no")
+
+    first, second = Closes(), Closes()
+    with Folding([first, second], period_s=3600) as folding:
+        folding.seen(made())
+    assert (first.left, second.left) == (1, 1)
+    assert folding.failed == {"Closes": 2}
 
 
 # --- metrics
@@ -370,3 +400,14 @@ def test_tritons_client_reads_them() -> None:
         serving.join()
     assert [one["inference_count"] for one in told["model_stats"]] == [1, 0]
     assert told["model_stats"][1]["last_inference"] == 0
+
+
+def test_statistics_have_the_fields_of_tritons_message() -> None:
+    service = pytest.importorskip("tritonclient.grpc.service_pb2")
+    json_format = pytest.importorskip("google.protobuf.json_format")
+    statistics = Statistics()
+    statistics.fold([made(rows=3), made(failed=1)], [])
+    message = json_format.ParseDict(statistics.of("m", "1"), service.ModelStatistics())
+    assert (message.inference_count, message.execution_count) == (3, 2)
+    assert [batch.batch_size for batch in message.batch_stats] == [1, 3]
+    assert message.inference_stats.fail.ns == 10**9

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,7 @@ from headway.serve import traces
 from headway.serve.folding import Folding
 from headway.serve.seen import Batch, Refused
 from headway.serve.traces.opentelemetry import MOST_A_FOLD, MOST_WAITING, STALE_S, Traces, open_traces
+from serving import Wire, affine_model, bundle, entry, json_body, request, running
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -179,8 +182,9 @@ def test_a_share_is_from_0_to_1(share: float) -> None:
         open_traces(exporter=InMemorySpanExporter(), share=share)
 
 
-@pytest.mark.parametrize("path", ["", "/", "/custom/traces"])
-def test_spans_reach_a_collector(path: str) -> None:
+@contextmanager
+def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    """A collector's URL, and the paths and bodies posted to it."""
     posted: list[tuple[str, bytes]] = []
 
     class Collects(BaseHTTPRequestHandler):
@@ -196,14 +200,34 @@ def test_spans_reach_a_collector(path: str) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Collects) as server:
         serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         serving.start()
-        made: Traces = open_traces(endpoint=f"http://127.0.0.1:{server.server_port}{path}", share=1.0)
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", posted
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+@pytest.mark.parametrize("path", ["", "/", "/custom/traces"])
+def test_spans_reach_a_collector(path: str) -> None:
+    with collector() as (url, posted):
+        made: Traces = open_traces(endpoint=f"{url}{path}", share=1.0)
         made.fold([batch(1.0)], [])
         made.close()
-        server.shutdown()
-        serving.join()
     ((where, body),) = posted
     assert where == ("/custom/traces" if path == "/custom/traces" else "/v1/traces")
     assert b"headway.variant" in body
+
+
+def test_a_server_sends_the_spans_of_those_who_ask(tmp_path: Path) -> None:
+    opened = bundle(tmp_path / "b", entry(affine_model(tmp_path / "m.onnx"), "quick"))
+    asked = f"traceparent: {parent().decode()}\r\n"
+    with collector() as (url, posted), running(opened, spans=url, spans_share=0.0) as ready, Wire(ready.port) as wire:
+        for header in ("", asked, ""):
+            wire.send(request("/v2/models/tiny/infer", json_body([1, 2, 3, 4]), header))
+            assert wire.answer()[0] == 200
+    body = b"".join(body for _, body in posted)
+    assert body.count(bytes.fromhex(TRACE)) == 3
+    assert b"quick" in body
 
 
 def test_the_file_is_found_by_its_name() -> None:

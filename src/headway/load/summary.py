@@ -74,7 +74,7 @@ def summarise(
         refused=int(np.count_nonzero(~answered)),
         percentiles=_percentiles(np.sort(latency_s[answered]), objective.percentile),
         mean_s=float(np.mean(latency_s[answered])) if answered.any() else 0.0,
-        naive_p99_s=float(np.quantile(naive_s[answered], 0.99)) if answered.any() else 0.0,
+        naive_p99_s=float(np.quantile(naive_s[answered], 0.99, method="inverted_cdf")) if answered.any() else 0.0,
         lateness_p99_s=lateness_p99_s,
         in_flight_mean=in_flight,
         little_ratio=little,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headway.records import LoadPoint, Objective, SourceInspected, Summary
+from headway.records import Objective, SourceInspected, Summary
 from headway.report.headline import choice_words, gains, sentence
 from headway.report.rows import ROLE_NAMES
 from headway.report.tables import Table as Words
@@ -73,24 +73,6 @@ def print_doctor(console: Console, facts: Mapping[str, object]) -> None:
         else:
             table.add_row(Text(str(name)), Text(_fact(value)))
     console.print(table)
-
-
-def print_load(console: Console, point: LoadPoint, objective: Objective) -> None:
-    """Print one load run: what was offered and achieved, percentiles with intervals, and whether the figures can be believed."""
-    tone = {"held": "green", "missed": "red"}.get(point.verdict, "yellow")
-    _line(console, f"{point.verdict}: {objective_words(objective)}", f"bold {tone}")
-    achieved = f"offered {number(point.offered_rate_per_s)}/s ({point.arrivals}), achieved {number(point.achieved_rate_per_s)}/s"
-    _line(console, f"{achieved}, in time {number(point.goodput_per_s)}/s, over {number(point.duration_s)} s, {point.target}")
-    _line(console, f"{point.sent} sent, {point.completed} answered, {point.refused} refused, {point.failed} failed or lost")
-    table = _table("percentile", "latency [ms]", "between [ms]")
-    for found in point.percentiles:
-        between = f"{number(found.low_s * 1e3)} and {number(found.high_s * 1e3)}"
-        table.add_row(Text(f"p{found.q * 100:g}"), Text(number(found.latency_s * 1e3)), Text(between))
-    console.print(table)
-    naive = f"p99 counted from the actual send would read {number(point.naive_p99_s * 1e3)} ms"
-    _line(console, f"{naive}; the generator was late by {number(point.lateness_p99_s * 1e3)} ms (p99)", "dim")
-    steal = f"steal {point.steal_fraction:.1%}" if point.steal_fraction else "no steal time"
-    _line(console, f"Little check {point.little_ratio:.3f} (1 is steady), {steal}", "dim")
 
 
 def _compared(summary: Summary, objective: Objective) -> Table:

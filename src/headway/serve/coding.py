@@ -18,6 +18,13 @@ OFFERED = ("gzip", "deflate")
 SMALL_BYTES = 64 * 2**10
 """What is decoded while others wait, coded and decoded [B]: a fraction of a millisecond."""
 
+LEAST_CODED_BYTES = 1024
+"""Smaller answers are not compressed [B]."""
+
+SAMPLE_BYTES = 2048
+WORTH_SHARE = 0.8
+"""An answer is compressed when its last ``SAMPLE_BYTES`` shrink to this share or less; floating point noise does not."""
+
 _WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 """zlib's ``wbits``: 31 reads RFC 1952, 15 reads RFC 1950, which is what HTTP calls deflate."""
 
@@ -83,6 +90,14 @@ def _inflate(name: bytes, body: bytes, most_bytes: int) -> bytes | None:
 def encode(coding: str, body: bytes) -> bytes:
     """``body`` in a coding that ``choose`` chose, compressed as fast as possible."""
     return zlib.compress(body, _FASTEST, _WINDOW_BITS[coding.encode()])
+
+
+def worth_coding(body: bytes) -> bool:
+    """Whether compressing an answer saves enough for its cost: it is not short, and a sample of its end shrinks."""
+    if len(body) < LEAST_CODED_BYTES:
+        return False
+    sample = body[-SAMPLE_BYTES:]
+    return len(zlib.compress(sample, _FASTEST)) <= WORTH_SHARE * len(sample)
 
 
 @lru_cache(maxsize=256)

@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import Self, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, Self, TypeVar, runtime_checkable
 
 from headway.serve.seen import Batch, Folds, Refused
 
@@ -22,12 +23,22 @@ PERIOD_S = 1.0
 MOST = 65_536
 """Batches, and refusals, that wait to be folded; more than a server makes in some seconds. Beyond it they are dropped and counted."""
 
-PORTION = 256
-"""Items handed over at a time. Between two portions the thread sleeps for ``PAUSE_S``, so that the event loop need not wait for it."""
+PORTION = 128
+"""Items handed over at a time: work for a fraction of a millisecond. After it the thread sleeps for ``PAUSE_S``, so that the event loop need not wait for it."""
 
 PAUSE_S = 1e-4
+"""The interpreter's lock goes to whoever waits for it when its owner sleeps, and otherwise only after 5 ms [s]."""
+
 QUIET_S = 10.0
 """After a consumer's failure was logged, for so long the next ones are only counted [s]."""
+
+
+@runtime_checkable
+class _Closes(Protocol):
+    """A consumer with something to do at the end."""
+
+    def close(self) -> None:
+        """Tell or send what is left."""
 
 
 class Folding:
@@ -85,16 +96,17 @@ class Folding:
         with self._folding:
             batches, refused = _taken(self._batches), _taken(self._refused)
             for first in range(0, max(len(batches), len(refused), 1), PORTION):
-                if first:
-                    time.sleep(PAUSE_S)
                 self._hand_over(batches[first : first + PORTION], refused[first : first + PORTION])
 
     def close(self) -> None:
-        """Fold the rest and end the thread; the hot path may still append, but nobody counts it any more."""
+        """Fold the rest, end the thread, and close each consumer that has a ``close``; what is appended later nobody counts."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
         self.fold_now()
+        for consumer in self._consumers:
+            if isinstance(consumer, _Closes):
+                self._guarded(consumer, consumer.close)
 
     def _live(self) -> None:
         while not self._ended.wait(self._period_s):
@@ -102,10 +114,14 @@ class Folding:
 
     def _hand_over(self, batches: Sequence[Batch], refused: Sequence[Refused]) -> None:
         for consumer in self._consumers:
-            try:
-                consumer.fold(batches, refused)
-            except Exception:
-                self._tell_failure(type(consumer).__name__)
+            self._guarded(consumer, partial(consumer.fold, batches, refused))
+            time.sleep(PAUSE_S)
+
+    def _guarded(self, consumer: Folds, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception:
+            self._tell_failure(type(consumer).__name__)
 
     def _tell_failure(self, name: str) -> None:
         self.failed[name] += 1

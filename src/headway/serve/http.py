@@ -34,6 +34,8 @@ READ = frozenset(
 
 KNOWN_HEAD_BYTES = 2048
 LINGER_S = 1.0
+FRAME_RATIO = 8
+"""A chunked body may come in at most so many times its own bytes, beyond its headers: chunks of one byte do, endless extensions and trailers do not."""
 _END = b"\r\n"
 _CLOSE = b"connection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -116,7 +118,7 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
-        self._body: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._body_bytes = 0
         self._reserved_bytes = 0
         self._refusal: Refusal | None = None
@@ -148,7 +150,7 @@ class Connection(asyncio.Protocol):
         if between and known is not None and len(data) == known.size and data.startswith(known.head):
             self._again(known, data)
             return
-        if self._in_head:
+        if not between:
             self._fed_bytes += len(data)
         self._completed = None
         try:
@@ -160,7 +162,8 @@ class Connection(asyncio.Protocol):
             if not self._deaf:
                 self._refuse(Refusal(400, "malformed", f"the request must be valid HTTP/1.1, got: {error}"))
             return
-        if self._in_head and self._fed_bytes > self._limits.head_bytes:
+        bound = self._limits.head_bytes if self._in_head else FRAME_RATIO * self._body_bytes + 2 * self._limits.head_bytes
+        if not between and (self._in_head or self._in_body) and self._fed_bytes > bound:
             self._refuse(self._head_refusal())
         elif len(self._pending) >= self._limits.pipelined:
             self._pause()
@@ -183,7 +186,7 @@ class Connection(asyncio.Protocol):
             self._reserved_bytes = 0
         exchange = Exchange(self, True, known.body_bytes, known.method == b"HEAD")
         self._pending.append(exchange)
-        self._front.handle(exchange, known.method, known.url, known.headers, data[len(known.head) :])
+        self._hand_over(exchange, known.method, known.url, known.headers, data[len(known.head) :])
         if len(self._pending) >= self._limits.pipelined:
             self._pause()
 
@@ -249,10 +252,14 @@ class Connection(asyncio.Protocol):
             self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
-        if self._deaf or self._refusal is not None:
+        if self._deaf:
             return
-        self._body.append(body)
         self._body_bytes += len(body)
+        if self._refusal is not None:
+            return
+        self._body = body if not self._body else bytearray(self._body) if type(self._body) is bytes else self._body
+        if self._body is not body:
+            self._body += body
         if self._body_bytes > self._limits.body_bytes:
             self._refuse(self._body_refusal())
         elif self._body_bytes > self._reserved_bytes:
@@ -266,14 +273,22 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method()
         exchange = Exchange(self, self._parser.should_keep_alive(), self._reserved_bytes, method == b"HEAD")
         self._pending.append(exchange)
-        url, headers, chunks, refusal = self._url, self._headers, self._body, self._refusal
+        url, headers, body, refusal = self._url, self._headers, self._body, self._refusal
         plain = refusal is None and exchange.keep_alive and b"transfer-encoding" not in headers and b"expect" not in headers
         self._completed = (method, url, headers, exchange.body_bytes) if plain else None
         self._reset()
         if refusal is not None:
             self.refuse(exchange, refusal)
         else:
-            self._front.handle(exchange, method, url, headers, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            self._hand_over(exchange, method, url, headers, bytes(body))
+
+    def _hand_over(self, exchange: Exchange, method: bytes, url: bytes, headers: dict[bytes, bytes], body: bytes) -> None:
+        """Every request gets an answer, even where the server has a fault: without one, all later ones of the connection would wait forever."""
+        try:
+            self._front.handle(exchange, method, url, headers, body)
+        except Exception as error:
+            if exchange.answer is None:
+                self.refuse(exchange, Refusal(500, "internal", f"the server failed: {type(error).__name__}"))
 
     # --- answers
 
@@ -397,7 +412,7 @@ class Connection(asyncio.Protocol):
         self._reserved_bytes += size
         self._front.buffered_bytes += size
         if self._front.buffered_bytes > self._limits.buffered_bytes:
-            self._body.clear()
+            self._body = b""
             self._refuse(Refusal(503, "memory", "too many bodies are waiting for their answers; try again later"))
 
     def _release(self, size: int) -> None:

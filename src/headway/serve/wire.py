@@ -308,6 +308,8 @@ def _from_bytes(rule: _Input, shape: tuple[int, ...], body: bytes | memoryview, 
 def _from_json(rule: _Input, shape: tuple[int, ...], data: Any) -> np.ndarray:
     if type(data) is not list:
         raise invalid(f"input {rule.name!r}: data must be a list (or binary_data_size must be given), got {_kind(data)}")
+    if _holds_text(data, len(shape)):
+        raise invalid(f"input {rule.name!r}: data must fit {rule.datatype}, got text")
     try:
         array = np.array(data)
     except ValueError:
@@ -317,6 +319,20 @@ def _from_json(rule: _Input, shape: tuple[int, ...], data: Any) -> np.ndarray:
     if array.shape != shape:
         raise invalid(f"input {rule.name!r}: data must fill shape {_shown(shape)}, got {_shown(array.shape)}")
     return _cast(rule, array)
+
+
+def _holds_text(data: list[Any], depth: int) -> bool:
+    """Whether there is text in lists nested ``depth`` deep or deeper: numpy would give every element the room of the longest text.
+
+    Raises:
+        Refusal: they are nested deeper.
+    """
+    kinds = set(map(type, data))
+    if str in kinds or list not in kinds:
+        return str in kinds
+    if depth <= 1:
+        raise invalid("data must be numbers nested as its shape, or flat; got lists nested deeper")
+    return any(_holds_text(row, depth - 1) for row in data if type(row) is list)
 
 
 _FITS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
@@ -347,7 +363,10 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(list(value) if isinstance(value, tuple) else value)
+    try:
+        text = repr(list(value) if isinstance(value, tuple) else value)
+    except RecursionError:
+        return "lists or objects nested too deeply"
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
 import typer
@@ -55,6 +55,13 @@ def command(
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write arrival times and rows (never payloads) here at the end.")
     ] = None,
+    log: Annotated[
+        str, typer.Option(metavar="text|json", help="Write events to standard error: loads, swaps, steps, refusals in summary.")
+    ] = "",
+    access_log: Annotated[int, typer.Option(metavar="N", help="With --log, every N-th request too; 0: none.")] = 0,
+    spans: Annotated[
+        str, typer.Option(metavar="URL", help="Send OpenTelemetry spans of sampled requests to this collector (needs the extra otel).")
+    ] = "",
     certfile: Annotated[Path | None, typer.Option(help="TLS certificate chain (PEM); needs --keyfile.")] = None,
     keyfile: Annotated[Path | None, typer.Option(help="TLS private key (PEM).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when ready.")] = False,
@@ -68,13 +75,19 @@ def command(
     host, port = address(http)
     options = Options(
         host=host, port=port, grpc=address(grpc) if grpc else None, token=os.environ.get(TOKEN_VARIABLE),
-        tls=TlsFiles(certfile, keyfile) if certfile and keyfile else None, trace=trace, control=control,
+        tls=TlsFiles(certfile, keyfile) if certfile and keyfile else None, trace=trace, control=control, log=_log(log), access_log=access_log, spans=spans or None,
         settings=Settings(deadline_s=_deadline_s(deadline), queue_limit=queue_limit or None, levels=levels, variant=variant or None, pad=_padding(pad)),
     )  # fmt: skip
     serve(
         *map(open_bundle, bundles or ()), repository=repository, name=name or None, options=options,
         on_ready=_print_json if as_json else _print,
     )  # fmt: skip
+
+
+def _log(form: str) -> Literal["text", "json"] | None:
+    if form not in ("", "text", "json"):
+        raise ConfigError(f"--log must be text or json, got {form!r}")
+    return form or None  # type: ignore[return-value]
 
 
 def _deadline_s(text: str) -> float | None:

@@ -1,0 +1,1 @@
+"""The live page's style and script, as text that is put into the page."""

@@ -9,7 +9,14 @@ from headway.records import TensorSpec
 from headway.serve.served import Served
 from headway.serve.wire import batchable, datatype
 
-EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "model_repository(unload_dependents)", "statistics")
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "statistics",
+)
 
 
 def metadata(served: Served, versions: Sequence[str]) -> dict[str, Any]:

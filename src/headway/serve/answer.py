@@ -10,12 +10,9 @@ import orjson
 
 from headway.serve.call import Call, Wanted
 from headway.serve.classes import bytes_tensor, classify, json_strings
-from headway.serve.coding import encode
+from headway.serve.coding import encode, worth_coding
 from headway.serve.refusal import Refusal
 from headway.serve.wire import DATATYPES, KNOWN
-
-LEAST_CODED_BYTES = 1024
-"""Smaller bodies are not compressed [B]."""
 
 Answer = tuple[int, bytes, bytes]
 """Status; HTTP head without its closing blank line (whoever writes it decides whether the connection stays open); body."""
@@ -81,13 +78,13 @@ class HttpForm:
             known = self._known.get(key)
             text = known if known is not None else self._remember(key, self._text(call, outputs))
         json_head, binary_head = self._heads.get(variant) or self._head(variant)
+        body = b"".join((text, *blobs)) if blobs else text
         coding = call.owner.coding
-        if coding is not None and len(text) + sum(map(len, blobs)) >= LEAST_CODED_BYTES:
+        if coding is not None and worth_coding(body):
             head = b"%b%d\r\ncontent-length: " % (binary_head, len(text)) if blobs else json_head
-            return _coded(coding, head, b"".join((text, *blobs)))
+            return _coded(coding, head, body)
         if not blobs:
-            return 200, b"%b%d\r\n" % (json_head, len(text)), text
-        body = b"".join((text, *blobs))
+            return 200, b"%b%d\r\n" % (json_head, len(body)), body
         return 200, b"%b%d\r\ncontent-length: %d\r\n" % (binary_head, len(text), len(body)), body
 
     def refuse(self, refusal: Refusal) -> Answer:

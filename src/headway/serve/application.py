@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from headway.records import HeadwayError
 from headway.serve.answer import Answer, HttpForm
 from headway.serve.arrivals import Arrivals
-from headway.serve.coding import choose, decode
+from headway.serve.coding import choose, decode, decode_small
 from headway.serve.control import Control
 from headway.serve.http import Connection, Exchange
 from headway.serve.limits import Limits
@@ -24,7 +24,7 @@ from headway.serve.seen import Refused
 from headway.serve.served import Served
 from headway.serve.wire import batchable
 
-OPEN_TO_ALL = frozenset((b"/v2/health/live", b"/v2/health/ready"))
+OPEN_TO_ALL = frozenset((b"/", b"/v2/health/live", b"/v2/health/ready"))
 PATHS_KEPT = 256
 
 
@@ -68,14 +68,15 @@ class Application:
         """Answer a control request, now or later, or submit an inference."""
         self.handled += 1
         target = self._infers.get(url) or self._infer_target(url)
-        if target is not None and method == b"POST":
+        if target is not None and method == b"POST" and b"content-encoding" not in headers:
             self._infer(exchange, target, headers, body)
             return
         try:
-            if target is not None:
+            if target is not None and method != b"POST":
                 raise Refusal(405, "method", "the method must be POST", "allow: POST\r\n")
-            coding = headers.get(b"content-encoding", b"identity").lower()
-            body = body if coding == b"identity" else decode(coding, body, self.limits.body_bytes)
+            if b"content-encoding" in headers:
+                self._later(exchange, self._decoded(exchange, method, url, headers, body))
+                return
             answer = self._control.answer(method, _path(url), body)
         except Refusal as refusal:
             exchange.connection.refuse(exchange, refusal)
@@ -83,18 +84,33 @@ class Application:
         if isinstance(answer, tuple):
             exchange.connection.finish(exchange, answer)
         else:
-            task = asyncio.get_running_loop().create_task(self._answer_later(exchange, answer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._later(exchange, answer)
 
     def answered(self, exchange: Exchange, status: int, reason: str) -> None:
         """Count a refusal that a connection gives by itself."""
         model, version = exchange.target
         self._refused(Refused(model, version, reason, status, exchange.arrived_s))
 
-    async def _answer_later(self, exchange: Exchange, answer: Awaitable[Answer]) -> None:
+    def _later(self, exchange: Exchange, answer: Awaitable[Answer | None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer_later(exchange, answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _decoded(self, exchange: Exchange, method: bytes, url: bytes, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        """Handle a request whose body is compressed, once it is not; a large one is decoded on another thread."""
+        coding = headers[b"content-encoding"]
+        decoded = decode_small(coding, body)
+        if decoded is None:
+            decoded = await asyncio.get_running_loop().run_in_executor(None, decode, coding, body, self.limits.body_bytes)
+        exchange.connection.hold(exchange, len(decoded))
+        self.handled -= 1
+        self.handle(exchange, method, url, {name: value for name, value in headers.items() if name != b"content-encoding"}, decoded)
+
+    async def _answer_later(self, exchange: Exchange, answer: Awaitable[Answer | None]) -> None:
         try:
-            exchange.connection.finish(exchange, await answer)
+            made = await answer
+            if made is not None:
+                exchange.connection.finish(exchange, made)
         except Refusal as refusal:
             exchange.connection.refuse(exchange, refusal)
         except HeadwayError as error:
@@ -108,6 +124,8 @@ class Application:
     def _infer(self, exchange: Exchange, target: tuple[str, str], headers: Mapping[bytes, bytes], body: bytes) -> None:
         models = self._models
         exchange.target = target
+        if self._incoming is not None and b"traceparent" in headers:
+            self._incoming(exchange.arrived_s, headers[b"traceparent"])
         try:
             served = models.find(*target)
             exchange.target = target = (served.name, served.version)
@@ -115,9 +133,6 @@ class Application:
             if hopeless is not None and b'"timeout"' not in body and b'"priority"' not in body:
                 exchange.connection.refuse(exchange, hopeless)
                 return
-            coding = headers.get(b"content-encoding")
-            if coding is not None and coding.lower() != b"identity":
-                body = decode(coding.lower(), body, self.limits.body_bytes)
             call = served.signature.read(body, _head_bytes(headers))
             accepted = headers.get(b"accept-encoding")
             if accepted is not None:
@@ -125,8 +140,6 @@ class Application:
             known = self._forms.get(target)
             call.form = known[1] if known is not None and known[0] is served else self._form(target, served)
             call.owner = exchange
-            if self._incoming is not None and b"traceparent" in headers:
-                self._incoming(exchange.arrived_s, headers[b"traceparent"])
             models.submit(served, call)
         except Refusal as refusal:
             exchange.connection.refuse(exchange, refusal)
@@ -155,6 +168,8 @@ class Application:
 
 
 def _path(url: bytes) -> bytes:
+    if not url.startswith(b"/"):  # the absolute form, which a proxy may send (RFC 9112, section 3.2.2)
+        url = b"/" + url.partition(b"://")[2].partition(b"/")[2]
     path = url.split(b"?", 1)[0]
     return unquote_to_bytes(path) if b"%" in path else path
 

@@ -85,12 +85,10 @@ class Control:
         if rest[:1] == ["versions"] and len(rest) > 1:
             version, verb = rest[1], rest[2:]
         model = self._models.model(name)
-        if verb == ["ready"]:
+        if verb == ["ready"] and version in ("", *model.states):
             there = version in model.versions if version else model.primary is not None
             ready = there and not self._models.draining
-            return partial(
-                respond_json, {"name": name, "ready": ready}, 200 if ready else 503 if not version or version in model.states else 404
-            )
+            return partial(respond_json, {"name": name, "ready": ready}, 200 if ready else 503)
         served = self._models.show(name, version)
         if not verb:
             return lambda: respond_json(metadata(served, sorted(model.versions, key=int)))

@@ -8,6 +8,7 @@ is done in two steps (end of writing, then a short time of discarding), so that 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from typing import NamedTuple, Protocol, cast
@@ -31,6 +32,8 @@ READ = frozenset(
     )
 )
 """Headers that mean something here; all others are dropped while parsing."""
+
+logger = logging.getLogger("headway.serve")
 
 KNOWN_HEAD_BYTES = 2048
 LINGER_S = 1.0
@@ -223,7 +226,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value)
         lower = name.lower()
-        if lower in READ:
+        if lower in READ and not self._in_body:  # what follows a chunked body is no header
             self._headers[lower] = value
 
     def on_headers_complete(self) -> None:
@@ -289,6 +292,7 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             if exchange.answer is None:
                 self.refuse(exchange, Refusal(500, "internal", f"the server failed: {type(error).__name__}"))
+            logger.exception("a request must not break the server; it was answered with status 500")
 
     # --- answers
 
@@ -374,6 +378,7 @@ class Connection(asyncio.Protocol):
             self._refuse(Refusal(405, "method", "the method must be GET, HEAD or POST"))
             return
         lines = [b"%b: %b\r\n" % header for header in self._headers.items()]
+        lines += [] if self._parser.should_keep_alive() else [b"connection: close\r\n"]
         head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, self._url, b"".join(lines))
         self._parser = httptools.HttpRequestParser(self)
         self._reset()
@@ -413,7 +418,18 @@ class Connection(asyncio.Protocol):
         self._front.buffered_bytes += size
         if self._front.buffered_bytes > self._limits.buffered_bytes:
             self._body = b""
-            self._refuse(Refusal(503, "memory", "too many bodies are waiting for their answers; try again later"))
+            self._refuse(_full())
+
+    def hold(self, exchange: Exchange, size: int) -> None:
+        """Count more memory to a request, until its answer: a body that was decoded.
+
+        Raises:
+            Refusal: too much is held already.
+        """
+        exchange.body_bytes += size
+        self._front.buffered_bytes += size
+        if self._front.buffered_bytes > self._limits.buffered_bytes:
+            raise _full()
 
     def _release(self, size: int) -> None:
         self._front.buffered_bytes -= size
@@ -423,3 +439,7 @@ class Connection(asyncio.Protocol):
 
     def _body_refusal(self) -> Refusal:
         return Refusal(413, "too_large", f"a body must be at most {self._limits.body_bytes} bytes; split the request")
+
+
+def _full() -> Refusal:
+    return Refusal(503, "memory", "too many bodies are waiting for their answers; try again later")

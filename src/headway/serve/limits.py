@@ -28,7 +28,7 @@ class Limits:
     pipelined: int = 32
     head_bytes: int = 16 * 2**10
     body_bytes: int = 64 * 2**20
-    json_bytes: int = 16 * 2**20
+    json_bytes: int = 4 * 2**20
     buffered_bytes: int = 2**30
     elements: int = 2**26
     head_timeout_s: float = 10.0

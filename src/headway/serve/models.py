@@ -184,9 +184,9 @@ class Models:
         return list(self._models)
 
     def all(self) -> Iterator[Served]:
-        """Every version that is ready."""
-        for model in self._models.values():
-            yield from model.versions.values()
+        """Every version that is ready; from any thread."""
+        for model in list(self._models.values()):
+            yield from list(model.versions.values())
 
     @property
     def missed(self) -> int:

@@ -59,7 +59,9 @@ def scan(folder: Path) -> dict[str, dict[str, Place]]:
         BundleError: the folder is not there.
     """
     if not folder.is_dir():
-        raise BundleError(f"{folder}: the repository must be a folder of models, and there is none. Give the folder that holds NAME/VERSION/{MANIFEST}.")
+        raise BundleError(
+            f"{folder}: the repository must be a folder of models, and there is none. Give the folder that holds NAME/VERSION/{MANIFEST}."
+        )
     found: dict[str, dict[str, Place]] = {}
     for model in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         versions = {path.name: path for path in model.iterdir() if path.name.isdecimal() and _holds_bundle(path)}

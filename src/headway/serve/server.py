@@ -28,11 +28,11 @@ from headway.serve.arrivals import Arrivals
 from headway.serve.bundle import OpenBundle
 from headway.serve.control import Control
 from headway.serve.http import LINGER_S, Connection
-from headway.serve.limits import Limits
 from headway.serve.logs import tell, writing
 from headway.serve.models import Models
 from headway.serve.moderation import Counts, moderate
 from headway.serve.options import Options, Ready, TlsFiles
+from headway.serve.pages import Pages
 from headway.serve.repository import named, scan
 from headway.serve.watched import Watched
 
@@ -96,12 +96,13 @@ class _Server:
         self._models, self._options = models, options
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        control = Control(models, watched.statistics, watched.pages())
+        self._pages = Pages(models, watched.recent, self._connected, token=options.token is not None)
+        control = Control(models, watched.statistics, {b"/metrics": watched.metrics, **self._pages.by_path()})
         self._application = Application(
             models, control, limits=options.limits, token=options.token, arrivals=arrivals, refused=watched.folding.refused,
             incoming=watched.spans.incoming if watched.spans is not None else None,
         )  # fmt: skip
-        watched.show(models, lambda: len(self._application.connections))
+        watched.show(models, self._connected)
 
     async def live(self, context: ssl.SSLContext | None, on_ready: Callable[[Ready], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -117,6 +118,7 @@ class _Server:
             gc.collect()
             gc.freeze()
             ready = self._ready(loop, listener, front, context is not None)
+            self._pages.url = ready.url
             tell("ready", url=ready.url, grpc_port=ready.grpc_port, models=",".join(ready.models))
             on_ready(ready)
             await self._stop.wait()
@@ -135,6 +137,9 @@ class _Server:
             f"{'https' if secure else 'http'}://{shown}:{name[1]}", name[0], name[1], first.name, first.variant, first.plan,
             tuple(self._models.names()), notes, partial(self._ask, loop), front.port if front is not None else None,
         )  # fmt: skip
+
+    def _connected(self) -> int:
+        return len(self._application.connections)
 
     def _counts(self) -> Counts:
         return Counts(self._application.handled, self._models.missed)

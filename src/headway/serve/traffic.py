@@ -101,7 +101,11 @@ class Comparison:
         """Count one request's rows."""
         flipped = np.zeros(rows, dtype=bool)
         for one, other in zip(ours, theirs, strict=True):
-            flipped |= _differs(one.reshape(rows, -1), other.reshape(rows, -1)) if one.size and one.shape == other.shape else one.shape != other.shape
+            flipped |= (
+                _differs(one.reshape(rows, -1), other.reshape(rows, -1))
+                if one.size and one.shape == other.shape
+                else one.shape != other.shape
+            )
         with self._lock:
             self.rows += rows
             self.flips += int(flipped.sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from headway.records import InputError
 from headway.serve import traces
 from headway.serve.control import Page
 from headway.serve.folding import Folding
+from headway.serve.live import Live
 from headway.serve.logs import Access, Refusals
 from headway.serve.metrics import CONTENT_TYPE, Metrics, Now, ShadowNow, VersionNow
 from headway.serve.models import Models
@@ -29,8 +31,9 @@ class Watched:
     def __init__(self, options: Options) -> None:
         self._statistics = Statistics()
         self._metrics = Metrics({"version": __version__})
+        self._live = Live()
         self.spans = _spans(options)
-        consumers: list[Folds] = [self._statistics, self._metrics, Refusals()]
+        consumers: list[Folds] = [self._statistics, self._metrics, self._live, Refusals()]
         if options.access_log:
             consumers.append(Access(options.access_log))
         if self.spans is not None:
@@ -52,9 +55,15 @@ class Watched:
         self.folding.fold_now()
         return {"model_stats": [self._statistics.of(name, version) for name, version in versions]}
 
-    def pages(self) -> dict[bytes, Page]:
-        """What is read as text, by path."""
-        return {b"/metrics": (CONTENT_TYPE, self._scrape)}
+    def recent(self, gauges: dict[str, Any]) -> dict[str, Any]:
+        """The last two minutes, for the live page; waits for a fold, so never on the event loop."""
+        self.folding.fold_now()
+        return self._live.snapshot(time.perf_counter(), gauges)
+
+    @property
+    def metrics(self) -> Page:
+        """The page that a Prometheus server scrapes."""
+        return CONTENT_TYPE, self._scrape
 
     def _scrape(self) -> tuple[bytes, str]:
         self.folding.fold_now()

@@ -35,7 +35,7 @@ def zeros(tensor: dict) -> dict:
 
 def main(bundle: str) -> None:
     """Start the server, read what it serves, ask once, and stop it."""
-    command = [sys.executable, "-m", "headway.serve", bundle, "--http", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "headway", "serve", "--json", bundle, "--http", "127.0.0.1:0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = server.stdout.readline()

@@ -82,7 +82,7 @@ def test_the_record_of_every_request_is_kept_when_asked_for(bundle: Path, tmp_pa
 
 
 def test_a_server_is_loaded_by_its_url(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with serving.process("headway.serve", str(bundle), "--http", "127.0.0.1:0") as (_, ready):
+    with serving.process("headway", "serve", "--json", str(bundle), "--http", "127.0.0.1:0") as (_, ready):
         out = run([ready["url"], "--rate", 100, "--for", "0.5s"], capsys)
         told = json.loads(run([ready["url"], "--rate", 100, "--for", "0.5s", "--slo", "p50<=1us", "--json"], capsys, code=3))
     assert "latency from the due time" in out and "Little's law" in out and "requests are made up" in out

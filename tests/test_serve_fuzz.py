@@ -360,7 +360,7 @@ def test_any_body_is_read_or_refused(body: object, blob: bytes | None, off: int)
 @pytest.mark.skipif(not SCHEMATHESIS.exists(), reason="schemathesis is not installed; HEADWAY_SCHEMATHESIS names its program")
 def test_the_server_does_what_its_openapi_document_says(tmp_path: Path) -> None:
     opened = bundle(tmp_path / "b", entry(affine_model(tmp_path / "m.onnx"), plan=Plan(runtime="onnx_runtime", max_batch=8)))
-    with process("headway.serve", str(opened.root), "--http", "127.0.0.1:0") as (child, line):
+    with process("headway", "serve", "--json", str(opened.root), "--http", "127.0.0.1:0") as (child, line):
         with Wire(line["port"]) as wire:
             wire.send(request("/openapi.json", method="GET"))
             if wire.answer()[0] != 200:

@@ -25,9 +25,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from command_line import headway
 from headway.records import BundleError, InputError, Plan, Trace, from_json
 from headway.serve import Limits, OpenBundle, Options, Ready, Settings, TlsFiles, default_queue_limit, serve
-from headway.serve.__main__ import main
 from serving import (
     SOURCE,
     Wire,
@@ -189,6 +189,7 @@ def test_an_answer_names_the_variant(wire: Wire) -> None:
         ("GET", "/v2", 200), ("GET", "/v2/health/live", 200), ("GET", "/v2/health/ready", 200), ("GET", "/v2/models/tiny", 200),
         ("GET", "/v2/models/tiny/versions/1", 200), ("GET", "/v2/models/tiny/versions/1/ready", 200), ("GET", "/v2/models/t%69ny?x=1", 200),
         ("HEAD", "/v2", 200), ("GET", "/", 200), ("GET", "/metrics", 200),
+        ("GET", "/docs", 200), ("GET", "/openapi.json", 200), ("GET", "/v2/headway/live", 200), ("GET", "http://h:1/v2?x", 200),
         ("GET", "/nothing", 404), ("POST", "/v2/models/other/infer", 404), ("POST", "/v2/models/tiny/versions/2/infer", 404),
         ("GET", INFER, 405), ("DELETE", "/v2", 405), ("POST", "/metrics", 405),
     ],
@@ -558,14 +559,18 @@ def test_what_cannot_be_served_is_one_sentence(affine: OpenBundle, options: dict
         serve(affine, options=Options(**({"port": 0} | options)))
 
 
-def test_a_port_in_use_is_one_sentence(affine: OpenBundle, server: Ready, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_one_sentence(affine: OpenBundle, server: Ready) -> None:
     with pytest.raises(InputError, match="must be free"):
         serve(affine, options=Options(port=server.port))
-    assert main([str(affine.root), "--http", f"127.0.0.1:{server.port}"]) == 2
-    assert main(["/nowhere"]) == 2
-    assert main([str(affine.root), "--http", "8000"]) == 2
-    assert main([str(affine.root), "--certfile", "x"]) == 2
-    assert capsys.readouterr().err.count("error: ") == 4
+
+
+@pytest.mark.parametrize(
+    "arguments", [["{bundle}", "--http", "127.0.0.1:{port}"], ["/nowhere"], ["{bundle}", "--http", "8000"], ["{bundle}", "--certfile", "x"]]
+)
+def test_the_command_says_what_it_needs(affine: OpenBundle, server: Ready, tmp_path: Path, arguments: list[str]) -> None:
+    said = headway(["serve", *(text.format(bundle=affine.root, port=server.port) for text in arguments)], tmp_path, tmp_path)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.count("error: ") == 1
 
 
 def test_the_server_says_when_it_fell_back(folder: Path) -> None:
@@ -652,7 +657,7 @@ def test_sigterm_under_load_loses_nothing(folder: Path) -> None:
                     if headers.get("connection") == "close":
                         break
 
-    with process("headway.serve", str(opened.root), "--http", "127.0.0.1:0") as (child, line):
+    with process("headway", "serve", "--json", str(opened.root), "--http", "127.0.0.1:0") as (child, line):
         threads = [threading.Thread(target=client, args=(number, line["port"])) for number in range(clients)]
         for thread in threads:
             thread.start()
@@ -698,7 +703,7 @@ def test_what_cannot_be_finished_in_time_is_answered_503(folder: Path) -> None:
 
 
 def test_an_idle_server_ends_at_once_on_sigint(affine: OpenBundle) -> None:
-    with process("headway.serve", str(affine.root), "--http", "127.0.0.1:0") as (child, line), Wire(line["port"]):
+    with process("headway", "serve", "--json", str(affine.root), "--http", "127.0.0.1:0") as (child, line), Wire(line["port"]):
         assert line["variant"] == "affine-v"
         begun_s = time.monotonic()
         child.send_signal(signal.SIGINT)
@@ -708,7 +713,7 @@ def test_an_idle_server_ends_at_once_on_sigint(affine: OpenBundle) -> None:
 
 def test_serving_needs_only_the_base_install(affine: OpenBundle) -> None:
     heavy = ("onnx", "torch", "tensorflow", "scipy", "sklearn", "pandas", "fastapi", "psutil", "rich", "typer")
-    code = f"import sys, headway.serve.__main__; print([name for name in {heavy!r} if name in sys.modules])"
+    code = f"import sys, headway.serve; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(SOURCE)}, check=True)
     assert done.stdout.strip() == "[]"
 

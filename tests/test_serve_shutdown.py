@@ -153,7 +153,7 @@ def assert_free(port: int) -> None:
         free.bind(("127.0.0.1", port))
 
 
-SERVE = ("headway.serve", "--http", "127.0.0.1:0", "--deadline", "60", "--queue-limit", "4096")
+SERVE = ("headway", "serve", "--json", "--http", "127.0.0.1:0", "--deadline", "60s", "--queue-limit", "4096")
 
 
 @pytest.mark.parametrize("rounds", [1, 20_000], ids=["fast", "slow"])
@@ -244,7 +244,7 @@ def test_sigkill_leaves_nothing_that_keeps_a_new_server_from_the_port(tmp_path: 
             child.wait(30)
         assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     assert not [fault for fault in flight.faults if fault.startswith("wrong")]
-    with process("headway.serve", str(opened.root), "--name", "m", "--http", f"127.0.0.1:{port}") as (child, line):
+    with process("headway", "serve", "--json", str(opened.root), "--name", "m", "--http", f"127.0.0.1:{port}") as (child, line):
         assert post(port, INFER, json_body([1.0] * 4)) == 200
         child.send_signal(signal.SIGTERM)
         assert child.wait(30) == 0

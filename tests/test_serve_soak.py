@@ -69,7 +69,7 @@ def test_growth_is_seen() -> None:
 @pytest.mark.slow
 def test_nothing_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     opened = bundle(tmp_path / "b", entry(affine_model(tmp_path / "m.onnx"), plan=Plan(runtime="onnx_runtime", max_batch=8)))
-    with process("headway.serve", str(opened.root), "--http", "127.0.0.1:0", "--deadline", "60") as (child, line):
+    with process("headway", "serve", "--json", str(opened.root), "--http", "127.0.0.1:0", "--deadline", "60s") as (child, line):
         port, span_s = line["port"], SOAK_S / WINDOWS
         full_per_s = len(load(port, min(5.0, span_s), 0.0)) / min(5.0, span_s)
         pause_s = CLIENTS / (LOAD * full_per_s)

@@ -65,7 +65,7 @@ def opened(kind: str, path: Path) -> Iterator[Target]:
         with opened_bundle(path) as target:
             yield target
     else:
-        with served(["headway.serve", str(path), "--http", "127.0.0.1:0"]) as server:
+        with served(["headway", "serve", "--json", str(path), "--http", "127.0.0.1:0"]) as server:
             yield HttpTarget(f"http://127.0.0.1:{server.port}", "")
 
 

@@ -232,7 +232,7 @@ def sockets(seconds: float, seed: int) -> dict[str, Any]:
     random_, tried, found, answers, end_s = random.Random(seed), 0, [], 0, time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         opened = bundle(Path(folder) / "b", entry(affine_model(Path(folder) / "m.onnx")))
-        with process("headway.serve", str(opened.root), "--http", "127.0.0.1:0", "--deadline", "60") as (child, line):
+        with process("headway", "serve", "--json", str(opened.root), "--http", "127.0.0.1:0", "--deadline", "60s") as (child, line):
             port, resident = line["port"], []
             while time.monotonic() < end_s and len(found) < 20 and child.poll() is None:
                 data = mutated(random_, random_.choice(SEEDS))

@@ -143,7 +143,7 @@ def running(
     start = Start(model, port, second, folder, latency_s)
     command = server.command(start)
     if repository is not None:
-        at = command.index("headway.serve") + 1
+        at = command.index("--json") + 1
         command[at : at + 1] = ["--repository", str(repository)]
     log = folder / "log.txt"
     with log.open("wb") as file:

@@ -72,7 +72,7 @@ class Server:
 
 def _headway(start: Start) -> list[str]:
     folder = bundle(start.model, start.latency_s)
-    return [sys.executable, "-m", "headway.serve", str(folder), "--http", f"127.0.0.1:{start.port}", "--control"]
+    return [sys.executable, "-m", "headway", "serve", "--json", str(folder), "--http", f"127.0.0.1:{start.port}", "--control"]
 
 
 def _script(group: str, file: str) -> Callable[[Start], list[str]]:

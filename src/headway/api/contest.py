@@ -154,7 +154,7 @@ def _arguments(run: Run, prepared: Prepared, entrant: Entrant, variants: dict[st
         folder, name=MODEL, entries=[Entry(variant, run.folder / variant.path, entrant.candidate.plan, {})], objective=run.objective,
         environment=prepared.environment, labels=prepared.dataset.class_names, seed=run.config.seed,
     )  # fmt: skip
-    yield from ("headway.serve", str(folder), "--http", "127.0.0.1:0")
+    yield from ("headway", "serve", "--json", str(folder), "--http", "127.0.0.1:0")
 
 
 def _middle(run: Run, entrant: Entrant) -> float | None:

@@ -11,7 +11,7 @@ import msgspec
 
 from headway.data import ImageSettings
 from headway.discovery import Found
-from headway.load import arrivals
+from headway.load.arriving import parse_arrivals
 from headway.records import ConfigError, Objective
 from headway.track import tracker_names
 
@@ -141,7 +141,7 @@ def check_words(config: TuneConfig, objective: Objective) -> None:
     """
     if config.budget:
         parse_duration(config.budget, "budget")
-    known_name("arrival process", objective.arrivals, tuple(arrivals().present))
+    parse_arrivals(objective.arrivals)
     for name in config.track:
         known_name("tracker", name, tracker_names())
 

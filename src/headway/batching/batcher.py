@@ -62,6 +62,7 @@ class Batcher(Generic[T, R]):
         run: ``run(instance, items)`` gives one result for each item; called on that instance's thread, one batch at a time.
         done: called on the same thread after each batch, with the results, or with the exception that ``run`` raised.
         late: called on the same thread with accepted items that could not be done by their deadlines any more, and were not run.
+        begin: called once on each thread, before its first batch.
         max_batch: most rows in a batch. An item with more rows runs alone: refuse it earlier.
         max_wait_s: longest deliberate wait for a fuller batch, from the oldest item's arrival [s]; 0 is greedy.
         queue_limit: items that may wait; more are refused with ``QueueFull``.
@@ -82,12 +83,13 @@ class Batcher(Generic[T, R]):
         pace: Pace | None = None,
         latency_s: float = math.inf,
         late: Callable[[Sequence[T]], None] = lambda items: None,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
         if instances < 1 or max_batch < 1 or queue_limit < 1 or not max_wait_s >= 0 or not latency_s > 0:
             raise ValueError(
                 f"{instances=}, {max_batch=}, {queue_limit=}, {max_wait_s=} and {latency_s=} must be at least 1, 1, 1, 0 and above 0"
             )
-        self._run, self._done, self._refuse = run, done, late
+        self._run, self._done, self._refuse, self._begin = run, done, late, begin
         self._max_batch, self._max_wait_s, self._queue_limit, self._latency_s = max_batch, max_wait_s, queue_limit, latency_s
         self._clock = clock
         self._waiting: list[_Waiting[T]] = []
@@ -122,12 +124,15 @@ class Batcher(Generic[T, R]):
         with self._lock:
             self._keep(pace)
 
-    def submit(self, item: T, *, rows: int = 1, key: Hashable = None, deadline_s: float = math.inf, priority: int = 0) -> None:
+    def submit(
+        self, item: T, *, rows: int = 1, key: Hashable = None, deadline_s: float = math.inf, priority: int = 0, spare_s: float = 0.0
+    ) -> None:
         """Queue an item; returns at once, from any thread.
 
         Args:
             key: only items with equal keys share a batch.
             deadline_s: when it must be done, on the batcher's clock [s].
+            spare_s: it is taken only if it can be done so long before its deadline; what was taken is run until the deadline itself [s].
 
         Raises:
             QueueFull: the queue is at its limit, or the batcher is draining.
@@ -144,7 +149,7 @@ class Batcher(Generic[T, R]):
             self._number += 1
             entry = _Waiting(priority, due_s, self._number, item, rows, key, now_s, deadline_s)
             last = not waiting or waiting[-1] < entry
-            if self._late(now_s, rows, deadline_s, entry[:3], last=last):
+            if self._late(now_s, rows, deadline_s - spare_s, entry[:3], last=last):
                 raise Late("too much is waiting for an answer by the deadline")
             if last:
                 waiting.append(entry)
@@ -190,6 +195,7 @@ class Batcher(Generic[T, R]):
         self._batch = self._max_batch if pace is None else batch_within(pace.tau_s, self._max_batch, self._latency_s)
 
     def _work(self, instance: int) -> None:
+        self._begin()
         while self._run_next(instance):
             pass
 

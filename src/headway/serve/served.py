@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from headway.batching import Batcher, BatchTimes, Late, QueueFull, calm, capacity_per_s, level
@@ -24,8 +27,13 @@ ALONE_SHARE = 3.0
 """A deadline that comes from the bundle's objective is at least so many times the time of one request alone on this machine."""
 LAG_WEIGHT = 0.1
 """Weight of one batch in the running means of the event loop's lag."""
-LAG_SHARE = 0.25
-"""At most this share of the deadline is allowed for the lag."""
+LAG_SHARE, ERROR_SHARE = 0.25, 0.15
+"""At most these shares of the deadline are allowed for the lag, and for errors of the predictions."""
+ERROR_STEP = 0.05
+"""How much more of the deadline is allowed for errors after a batch that was late."""
+LATE_SHARE = 0.01
+"""Share of batches that may be late."""
+NICENESS = 3
 WINDOW_S = 0.5
 """Demand is looked at over windows this long, for stepping along the frontier [s]."""
 
@@ -36,19 +44,43 @@ LATE = Refusal(429, "deadline", "the answer would come after the request's deadl
 OVERTAKEN = Refusal(429, "late", "the answer would have come after the request's deadline: others took longer than expected")
 
 
-class Lag:
-    """How late the event loop gets to things, from how long finished batches waited for it."""
+class Allowance:
+    """What is kept free of a deadline for all that no prediction of service times knows.
 
-    def __init__(self, most_s: float) -> None:
+    Two parts. The event loop's lag, from how long finished batches waited for it. And an error that is learned: it grows with each batch that came
+    too late for one of its requests, and shrinks with each that did not, so that it settles where one batch in a hundred is late (Robbins and Monro,
+    A Stochastic Approximation Method, 1951). While nothing is late it is nothing.
+
+    Attributes:
+        lag_s: the first part [s].
+        error_s: the second part; only for requests that are not accepted yet [s].
+    """
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
         self._mean_s = self._deviation_s = 0.0
-        self._most_s = most_s
-        self.allowance_s = 0.0
+        self.lag_s = self.error_s = 0.0
 
-    def observe(self, lag_s: float) -> None:
-        """Learn from one batch. What is allowed for is twice the mean and its deviation: a request waits for the loop to be read, and to be answered."""
+    def observe(self, lag_s: float, spare_s: float) -> None:
+        """Learn from one batch.
+
+        Args:
+            lag_s: how long it waited for the loop; a request waits so long twice, to be read and to be answered [s].
+            spare_s: how long before the earliest deadline among its requests it was answered; negative when it was late [s].
+        """
         self._deviation_s += LAG_WEIGHT * (abs(lag_s - self._mean_s) - self._deviation_s)
         self._mean_s += LAG_WEIGHT * (lag_s - self._mean_s)
-        self.allowance_s = min(self._most_s, 2 * (self._mean_s + self._deviation_s))
+        self.lag_s = min(LAG_SHARE * self._deadline_s, 2 * (self._mean_s + self._deviation_s))
+        self._learn(spare_s < self._mean_s)
+
+    def missed(self) -> None:
+        """Learn that requests were accepted that could not be answered in time."""
+        self._learn(True)
+
+    def _learn(self, late: bool) -> None:
+        if self._deadline_s < math.inf:
+            error_s = self.error_s + ERROR_STEP * (late - LATE_SHARE) * self._deadline_s
+            self.error_s = min(ERROR_SHARE * self._deadline_s, max(0.0, error_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +131,13 @@ class Served:
         self._idle.set()
         self._demand = self.missed = self._missed_before = 0
         self._window_s, self._calm_s = time.perf_counter(), 0.0
-        self._lag = Lag(LAG_SHARE * self.deadline_s)
+        self._allowance = Allowance(self.deadline_s)
         named = [Level(started_level.variant.variant.name, started_level.sessions) for started_level in started.levels]
         self._engine = Engine(named, manifest.inputs, manifest.outputs, plan.max_batch, padding)
         limit = settings.queue_limit or default_queue_limit(bundle, started.variant)
         self._batcher: Batcher[Call, Outcome] = Batcher(
             self._engine.run, self._done, instances=plan.instances, max_batch=plan.max_batch, max_wait_s=plan.max_wait_s, queue_limit=limit,
-            pace=self.paces[0], latency_s=self.deadline_s, late=self._late,
+            pace=self.paces[0], latency_s=self.deadline_s, late=self._late, begin=give_way,
         )  # fmt: skip
 
     @property
@@ -137,11 +169,14 @@ class Served:
             Refusal: it cannot be answered, or not in time.
         """
         self._demand += call.rows
-        within_s = (self.deadline_s if call.timeout_s is None else call.timeout_s) - self._lag.allowance_s
+        within_s = (self.deadline_s if call.timeout_s is None else call.timeout_s) - self._allowance.lag_s
         try:
             if not self._open:
                 raise DRAINING.with_traceback(None)
-            self._batcher.submit(call, rows=call.rows, key=call.shapes, deadline_s=call.owner.arrived_s + within_s, priority=call.priority)
+            self._batcher.submit(
+                call, rows=call.rows, key=call.shapes, deadline_s=call.owner.arrived_s + within_s, priority=call.priority,
+                spare_s=self._allowance.error_s,
+            )  # fmt: skip
         except QueueFull:
             self.missed += call.rows
             raise QUEUE_FULL.with_traceback(None) from None
@@ -155,7 +190,7 @@ class Served:
         """Why a request would be refused whatever it holds, short of a timeout or a priority of its own; for refusing before it is read."""
         if not self._open:
             return DRAINING
-        if not self._batcher.late(arrived_s + self.deadline_s - self._lag.allowance_s, DEFAULT_PRIORITY):
+        if not self._batcher.late(arrived_s + self.deadline_s - self._allowance.lag_s - self._allowance.error_s, DEFAULT_PRIORITY):
             return None
         self._demand += 1
         self.missed += 1
@@ -187,7 +222,9 @@ class Served:
             call.owner.finish(outcome.answer)
             failed += outcome.status != 200
         delivered_s = time.perf_counter()
-        self._lag.observe(delivered_s - times.finished_s)
+        self._allowance.observe(
+            delivered_s - times.finished_s, min([call.owner.arrived_s for call in calls]) + self.deadline_s - delivered_s
+        )
         self._seen(
             Batch(
                 self.name, self.version, outcomes[0].variant, sum([call.rows for call in calls]), tuple([call.owner.arrived_s for call in calls]),
@@ -197,6 +234,7 @@ class Served:
         self._left(len(calls))
 
     def _deliver_late(self, calls: Sequence[Call], answers: Sequence[object], refusal: Refusal) -> None:
+        self._allowance.missed()
         for call, answer in zip(calls, answers, strict=True):
             call.owner.finish(answer)
             self.refuse(refusal)
@@ -250,6 +288,16 @@ class Served:
         ending.join(timeout_s)
         if not ending.is_alive():
             close(self.started.sessions)
+
+
+def give_way() -> None:
+    """Let the event loop's thread run before this one, which runs batches: its work is short, and everybody waits for it.
+
+    Batches get half the loop's share of a core that both want; beside other programs of the same control group, too.
+    """
+    if sys.platform == "linux":  # elsewhere the niceness of one thread cannot be set
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), int(os.environ.get("HN", NICENESS)))
 
 
 def deadline_s(asked_s: float | None, objective_s: float | None, alone_s: float) -> float:

@@ -198,6 +198,31 @@ def test_what_cannot_be_done_in_time_is_refused_at_once_and_changes_nothing() ->
     assert gate.late == []
 
 
+def test_spare_time_is_asked_of_what_comes_and_not_of_what_was_taken() -> None:
+    gate, clock = Gate(), [0.0]
+    batcher = gated(gate, clock)
+    with pytest.raises(Late):
+        batcher.submit("a", deadline_s=0.05, spare_s=0.02)
+    batcher.submit("a", deadline_s=0.05, spare_s=0.001)
+    clock[0] = 0.0399
+    assert ended(batcher, gate) == [["a"]]
+    assert gate.late == []
+
+
+def test_each_thread_begins_once() -> None:
+    begun: list[str] = []
+    done = threading.Semaphore(0)
+    batcher: Batcher[str, str] = Batcher(
+        lambda instance, items: items, lambda *told: done.release(), instances=3, max_batch=1, queue_limit=9,
+        begin=lambda: begun.append(threading.current_thread().name),
+    )  # fmt: skip
+    for item in "abc":
+        batcher.submit(item)
+        assert done.acquire(timeout=10)
+    batcher.close()
+    assert sorted(begun) == ["instance-0", "instance-1", "instance-2"]
+
+
 def test_what_has_become_late_is_refused_and_not_run() -> None:
     gate, clock = Gate(), [0.0]
     batcher = gated(gate, clock)

@@ -12,8 +12,8 @@ import pytest
 from headway.measure import ceilings, environment
 from headway.measure.ceilings import cache_folder, measure_ceilings
 from headway.measure.environment import Watch, named, noise_ratio, shares
-from headway.runtime.cores import cgroup_cores, cgroup_memory_bytes, usable_cores
 from headway.records import Ceilings, MeasurementError
+from headway.runtime.cores import cgroup_cores, cgroup_memory_bytes, usable_cores
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

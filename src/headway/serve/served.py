@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from headway.batching import Batcher, BatchTimes, Late, QueueFull, calm, capacity_per_s, level
 from headway.records import BundledVariant
+from headway.serve.allowance import Allowance
 from headway.serve.bundle import OpenBundle
 from headway.serve.call import DEFAULT_PRIORITY, Call
 from headway.serve.engine import Engine, Level, Outcome
@@ -25,15 +26,8 @@ from headway.serve.wire import Signature
 
 ALONE_SHARE = 3.0
 """A deadline that comes from the bundle's objective is at least so many times the time of one request alone on this machine."""
-LAG_WEIGHT = 0.1
-"""Weight of one batch in the running means of the event loop's lag."""
-LAG_SHARE, ERROR_SHARE = 0.25, 0.15
-"""At most these shares of the deadline are allowed for the lag, and for errors of the predictions."""
-ERROR_STEP = 0.05
-"""How much more of the deadline is allowed for errors after a batch that was late."""
-LATE_SHARE = 0.01
-"""Share of batches that may be late."""
 NICENESS = 3
+"""Of the threads that run batches, above that of the event loop's."""
 WINDOW_S = 0.5
 """Demand is looked at over windows this long, for stepping along the frontier [s]."""
 
@@ -42,45 +36,6 @@ DRAINING = Refusal(503, "draining", "the server is shutting down; send the reque
 QUEUE_FULL = Refusal(429, "queue_full", "more requests are waiting than can be answered in time")
 LATE = Refusal(429, "deadline", "the answer would come after the request's deadline: too much is waiting")
 OVERTAKEN = Refusal(429, "late", "the answer would have come after the request's deadline: others took longer than expected")
-
-
-class Allowance:
-    """What is kept free of a deadline for all that no prediction of service times knows.
-
-    Two parts. The event loop's lag, from how long finished batches waited for it. And an error that is learned: it grows with each batch that came
-    too late for one of its requests, and shrinks with each that did not, so that it settles where one batch in a hundred is late (Robbins and Monro,
-    A Stochastic Approximation Method, 1951). While nothing is late it is nothing.
-
-    Attributes:
-        lag_s: the first part [s].
-        error_s: the second part; only for requests that are not accepted yet [s].
-    """
-
-    def __init__(self, deadline_s: float) -> None:
-        self._deadline_s = deadline_s
-        self._mean_s = self._deviation_s = 0.0
-        self.lag_s = self.error_s = 0.0
-
-    def observe(self, lag_s: float, spare_s: float) -> None:
-        """Learn from one batch.
-
-        Args:
-            lag_s: how long it waited for the loop; a request waits so long twice, to be read and to be answered [s].
-            spare_s: how long before the earliest deadline among its requests it was answered; negative when it was late [s].
-        """
-        self._deviation_s += LAG_WEIGHT * (abs(lag_s - self._mean_s) - self._deviation_s)
-        self._mean_s += LAG_WEIGHT * (lag_s - self._mean_s)
-        self.lag_s = min(LAG_SHARE * self._deadline_s, 2 * (self._mean_s + self._deviation_s))
-        self._learn(spare_s < self._mean_s)
-
-    def missed(self) -> None:
-        """Learn that requests were accepted that could not be answered in time."""
-        self._learn(True)
-
-    def _learn(self, late: bool) -> None:
-        if self._deadline_s < math.inf:
-            error_s = self.error_s + ERROR_STEP * (late - LATE_SHARE) * self._deadline_s
-            self.error_s = min(ERROR_SHARE * self._deadline_s, max(0.0, error_s))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from headway.records import Plan, TensorSpec
 from headway.serve import Limits, Ready
 from headway.serve.answer import respond
-from headway.serve.http import Connection, Exchange
+from headway.serve.exchange import Exchange
+from headway.serve.http import Connection
 from headway.serve.refusal import Refusal
 from headway.serve.wire import Signature
 from serving import Wire, affine_model, binary_body, binary_outputs, bundle, entry, json_body, process, request, running

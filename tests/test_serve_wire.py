@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from headway.protocol.datatypes import DATATYPES
 from headway.records import TensorSpec, Unsupported
 from headway.serve.answer import HttpForm
 from headway.serve.call import Call, Wanted
 from headway.serve.limits import Limits
 from headway.serve.refusal import Refusal
-from headway.serve.wire import DATATYPES, Signature, batchable, datatype
+from headway.serve.wire import Signature, batchable, datatype
 
 X = TensorSpec(name="x", dtype="float32", shape=("batch", 4))
 Y = TensorSpec(name="y", dtype="float32", shape=("batch", 2))

@@ -35,14 +35,16 @@ if atheris is not None:
     with atheris.instrument_imports(include=["headway.serve"]):
         from headway.records import TensorSpec
         from headway.serve.answer import respond_json
-        from headway.serve.http import Connection, Exchange
+        from headway.serve.exchange import Exchange
+        from headway.serve.http import Connection
         from headway.serve.limits import Limits
         from headway.serve.refusal import Refusal
         from headway.serve.wire import Signature
 else:
     from headway.records import TensorSpec
     from headway.serve.answer import respond_json
-    from headway.serve.http import Connection, Exchange
+    from headway.serve.exchange import Exchange
+    from headway.serve.http import Connection
     from headway.serve.limits import Limits
     from headway.serve.refusal import Refusal
     from headway.serve.wire import Signature

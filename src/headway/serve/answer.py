@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import orjson
 
+from headway.protocol.datatypes import DATATYPES
 from headway.serve.call import Call, Wanted
 from headway.serve.classes import bytes_tensor, classify, json_strings
 from headway.serve.coding import encode, worth_coding
 from headway.serve.refusal import Refusal
-from headway.serve.wire import DATATYPES, KNOWN
+from headway.serve.wire import KNOWN
 
 Answer = tuple[int, bytes, bytes]
 """Status; HTTP head without its closing blank line (whoever writes it decides whether the connection stays open); body."""

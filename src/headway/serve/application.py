@@ -16,7 +16,7 @@ from headway.serve.answer import Answer, HttpForm
 from headway.serve.arrivals import Arrivals
 from headway.serve.coding import choose, decode, decode_small
 from headway.serve.control import Control
-from headway.serve.http import Connection, Exchange
+from headway.serve.exchange import Client, Exchange
 from headway.serve.limits import Limits
 from headway.serve.models import Models
 from headway.serve.refusal import Refusal
@@ -46,7 +46,7 @@ class Application:
         self.draining = False
         self.handled = 0
         self.buffered_bytes = 0
-        self.connections: set[Connection] = set()
+        self.connections: set[Client] = set()
         self._models, self._control = models, control
         self._expected = None if token is None else b"Bearer " + token.encode()
         self._arrivals = arrivals

@@ -11,12 +11,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 import httptools
 
 from headway.serve.answer import Answer, respond_refusal
-from headway.serve.limits import Limits
+from headway.serve.exchange import Exchange, Front
 from headway.serve.refusal import Refusal
 
 READ = frozenset(
@@ -53,49 +53,6 @@ class _Known(NamedTuple):
     url: bytes
     headers: dict[bytes, bytes]
     body_bytes: int
-
-
-class Exchange:
-    """One request and its answer to come.
-
-    Attributes:
-        target: model and version that it asks for; empty where it asks for none.
-        coding: how the client wants the answer compressed, if it does.
-    """
-
-    __slots__ = ("answer", "arrived_s", "body_bytes", "bodyless", "coding", "connection", "keep_alive", "target")
-
-    def __init__(self, connection: Connection, keep_alive: bool, body_bytes: int, bodyless: bool) -> None:
-        self.connection = connection
-        self.keep_alive = keep_alive
-        self.body_bytes = body_bytes
-        self.bodyless = bodyless
-        self.target = ("", "")
-        self.coding: str | None = None
-        self.arrived_s = time.perf_counter()
-        self.answer: Answer | None = None
-
-    def finish(self, answer: Answer) -> None:
-        """Give the request its answer."""
-        self.connection.finish(self, answer)
-
-
-class Front(Protocol):
-    """What a connection needs from the server behind it."""
-
-    limits: Limits
-    draining: bool
-    buffered_bytes: int
-    connections: set[Connection]
-
-    def admit(self, method: bytes, url: bytes, headers: dict[bytes, bytes]) -> Refusal | None:
-        """Why a request is refused before its body is read, if it is."""
-
-    def handle(self, exchange: Exchange, method: bytes, url: bytes, headers: dict[bytes, bytes], body: bytes) -> None:
-        """Take a whole request; its answer is given to ``exchange.connection.finish``, now or later."""
-
-    def answered(self, exchange: Exchange, status: int, reason: str) -> None:
-        """Told of every answer that a connection gives by itself."""
 
 
 class Connection(asyncio.Protocol):

@@ -127,6 +127,7 @@ class _Server:
             listener.close()
             clock.cancel()
             pause.cancel()
+            gc.unfreeze()
 
     def _ready(self, loop: asyncio.AbstractEventLoop, listener: asyncio.Server, front: Any, secure: bool) -> Ready:
         first = next(self._models.all())

@@ -20,18 +20,13 @@ from typing import Any
 import numpy as np
 import orjson
 
+from headway.protocol.datatypes import DATATYPES
 from headway.records import TensorSpec, Unsupported
 from headway.serve.call import DEFAULT_PRIORITY, Call, Wanted
 from headway.serve.limits import Limits
 from headway.serve.padding import Padding
 from headway.serve.refusal import Refusal, invalid
-
-DATATYPES = {
-    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
-    "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
-    "float16": "FP16", "float32": "FP32", "float64": "FP64",
-}  # fmt: skip
-"""numpy's name of an element type to the protocol's."""
+from headway.serve.tensors import Input, from_bytes, from_json, kind, shown, shown_shape
 
 NOT_OFFERED = ("shared_memory_region",)
 """Tensor parameters that would change the form of the answer; silently ignoring them would be wrong."""
@@ -41,15 +36,7 @@ KNOWN, KNOWN_BYTES = 64, 1024
 """How many JSON parts of wholly binary requests are remembered, and how long they may be: most clients send the same one each time."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
-    name: str
-    datatype: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | str, ...]
-
-
-_Part = tuple[_Input, tuple[int, ...], int | None, Any]
+_Part = tuple[Input, tuple[int, ...], int | None, Any]
 """An input, its shape, the size of its binary data or none, its JSON data or none."""
 
 
@@ -90,7 +77,7 @@ class Signature:
     ) -> None:
         self._padding = padding
         self._inputs = {
-            spec.name: _Input(spec.name, datatype(spec), np.dtype(spec.dtype).newbyteorder("<"), tuple(spec.shape)) for spec in inputs
+            spec.name: Input(spec.name, datatype(spec), np.dtype(spec.dtype).newbyteorder("<"), tuple(spec.shape)) for spec in inputs
         }
         self._order = tuple(self._inputs)
         self._outputs = {spec.name: datatype(spec) for spec in outputs}
@@ -119,9 +106,9 @@ class Signature:
         feeds: dict[str, np.ndarray] = {}
         for rule, shape, size, data in layout.parts:
             if size is None:
-                feeds[rule.name] = _from_json(rule, shape, data)
+                feeds[rule.name] = from_json(rule, shape, data)
             else:
-                feeds[rule.name] = _from_bytes(rule, shape, body, offset, size)
+                feeds[rule.name] = from_bytes(rule, shape, body, offset, size)
                 offset += size
         if offset != len(body):
             raise invalid(f"binary tensors must fill the body, got {len(body) - offset} bytes beyond the last one")
@@ -139,12 +126,12 @@ class Signature:
         feeds: dict[str, np.ndarray] = {}
         for place, (rule, shape, _, data) in enumerate(layout.parts):
             if raw is None:
-                feeds[rule.name] = _from_json(rule, shape, data)
+                feeds[rule.name] = from_json(rule, shape, data)
                 continue
             size = prod(shape) * rule.dtype.itemsize
             if len(raw[place]) != size:
-                raise invalid(f"input {rule.name!r}: raw contents must be {size} bytes for {_shown(shape)}, got {len(raw[place])}")
-            feeds[rule.name] = _from_bytes(rule, shape, raw[place], 0, size)
+                raise invalid(f"input {rule.name!r}: raw contents must be {size} bytes for {shown(shape)}, got {len(raw[place])}")
+            feeds[rule.name] = from_bytes(rule, shape, raw[place], 0, size)
         return Call(feeds, layout.rows, layout.shapes, layout.wanted, layout.id, layout.timeout_s, layout.priority)
 
     def _remember(self, head: bytes, layout: _Layout) -> None:
@@ -155,7 +142,7 @@ class Signature:
     def _layout(self, request: dict[str, Any], binary: bool) -> _Layout:
         given = request.get("inputs")
         if type(given) is not list:
-            raise invalid(f"inputs must be a list of tensors, got {_kind(given)}")
+            raise invalid(f"inputs must be a list of tensors, got {kind(given)}")
         parts: dict[str, _Part] = {}
         sizes: dict[str, int] = {}
         for tensor in given:
@@ -171,7 +158,7 @@ class Signature:
             raise invalid("id must be a string of at most 256 characters")
         parameters = request.get("parameters")
         if parameters is not None and type(parameters) is not dict:
-            raise invalid(f"parameters must be an object, got {_kind(parameters)}")
+            raise invalid(f"parameters must be an object, got {kind(parameters)}")
         timeout_s, priority = _urgency(parameters or {})
         shapes = tuple(parts[name][1] for name in self._order)
         wanted = self._wanted(request, bool(parameters and parameters.get("binary_data_output")))
@@ -185,35 +172,35 @@ class Signature:
         except orjson.JSONDecodeError as error:
             raise invalid(f"the request must be valid JSON (NaN and infinity travel in binary tensors only), got: {error}") from None
         if type(request) is not dict:
-            raise invalid(f"the request must be a JSON object, got {_kind(request)}")
+            raise invalid(f"the request must be a JSON object, got {kind(request)}")
         return request
 
-    def _rule(self, tensor: Any, parts: Mapping[str, object]) -> _Input:
+    def _rule(self, tensor: Any, parts: Mapping[str, object]) -> Input:
         if type(tensor) is not dict:
-            raise invalid(f"each input must be an object, got {_kind(tensor)}")
+            raise invalid(f"each input must be an object, got {kind(tensor)}")
         name = tensor.get("name")
         rule = self._inputs.get(name) if type(name) is str else None
         if rule is None:
-            raise invalid(f"input names must be among {list(self._order)}, got {_shown(name)}")
+            raise invalid(f"input names must be among {list(self._order)}, got {shown(name)}")
         if name in parts:
             raise invalid(f"each input must be given once, got {name!r} twice")
         if tensor.get("datatype") != rule.datatype:
-            raise invalid(f"input {name!r}: datatype must be {rule.datatype}, got {_shown(tensor.get('datatype'))}")
+            raise invalid(f"input {name!r}: datatype must be {rule.datatype}, got {shown(tensor.get('datatype'))}")
         return rule
 
-    def _shape(self, rule: _Input, given: Any, sizes: dict[str, int]) -> tuple[int, ...]:
+    def _shape(self, rule: Input, given: Any, sizes: dict[str, int]) -> tuple[int, ...]:
         if type(given) is not list or len(given) != len(rule.shape):
-            raise invalid(f"input {rule.name!r}: shape must be {_shown_shape(rule.shape)}, got {_shown(given)}")
+            raise invalid(f"input {rule.name!r}: shape must be {shown_shape(rule.shape)}, got {shown(given)}")
         for size, wanted in zip(given, rule.shape, strict=True):
             if type(size) is not int or size < 1:
-                raise invalid(f"input {rule.name!r}: each dimension must be an integer of at least 1, got {_shown(given)}")
+                raise invalid(f"input {rule.name!r}: each dimension must be an integer of at least 1, got {shown(given)}")
             if isinstance(wanted, int):
                 if size != wanted:
-                    raise invalid(f"input {rule.name!r}: shape must be {_shown_shape(rule.shape)}, got {_shown(given)}")
+                    raise invalid(f"input {rule.name!r}: shape must be {shown_shape(rule.shape)}, got {shown(given)}")
             elif wanted != "?" and sizes.setdefault(wanted, size) != size:
-                raise invalid(f"input {rule.name!r}: {wanted} must be {sizes[wanted]} as in the inputs before it, got {_shown(given)}")
+                raise invalid(f"input {rule.name!r}: {wanted} must be {sizes[wanted]} as in the inputs before it, got {shown(given)}")
         if prod(given) > self._limits.elements:
-            raise invalid(f"input {rule.name!r}: at most {self._limits.elements} elements, got shape {_shown(given)}")
+            raise invalid(f"input {rule.name!r}: at most {self._limits.elements} elements, got shape {shown(given)}")
         return tuple(given)
 
     def _rows(self, shapes: Sequence[tuple[int, ...]]) -> int:
@@ -237,12 +224,12 @@ class Signature:
         if outputs is None or outputs == []:
             return self._all[binary]
         if type(outputs) is not list:
-            raise invalid(f"outputs must be a list, got {_kind(outputs)}")
+            raise invalid(f"outputs must be a list, got {kind(outputs)}")
         wanted: dict[str, Wanted] = {}
         for output in outputs:
             name = output.get("name") if type(output) is dict else output
             if type(output) is not dict or type(name) is not str or name not in self._outputs or name in wanted:
-                raise invalid(f"outputs must be objects with names among {list(self._outputs)}, each once, got {_shown(name)}")
+                raise invalid(f"outputs must be objects with names among {list(self._outputs)}, each once, got {shown(name)}")
             settings = output.get("parameters")
             wanted[name] = Wanted(name, binary) if settings is None else _asked(name, settings, binary)
         return tuple(wanted.values())
@@ -254,19 +241,19 @@ def _urgency(parameters: Mapping[str, Any]) -> tuple[float | None, int]:
         raise invalid("sequence_id must be left out: this server keeps nothing between requests")
     timeout_us, priority = parameters.get("timeout", 0), parameters.get("priority", 0)
     if type(timeout_us) is not int or timeout_us < 0:
-        raise invalid(f"timeout must be a number of microseconds, an integer of at least 0, got {_shown(timeout_us)}")
+        raise invalid(f"timeout must be a number of microseconds, an integer of at least 0, got {shown(timeout_us)}")
     if type(priority) is not int or not 0 <= priority < 2**63:
-        raise invalid(f"priority must be an integer of at least 0 (1 is served first), got {_shown(priority)}")
+        raise invalid(f"priority must be an integer of at least 0 (1 is served first), got {shown(priority)}")
     return timeout_us / 1e6 or None, priority or DEFAULT_PRIORITY
 
 
 def _asked(name: str, settings: Any, binary: bool) -> Wanted:
     if type(settings) is not dict:
-        raise invalid(f"output {name!r}: parameters must be an object, got {_kind(settings)}")
+        raise invalid(f"output {name!r}: parameters must be an object, got {kind(settings)}")
     _only_offered(name, settings)
     classes = settings.get("classification", 0)
     if type(classes) is not int or not 0 <= classes < 2**31:
-        raise invalid(f"output {name!r}: classification must be the number of classes wanted, got {_shown(classes)}")
+        raise invalid(f"output {name!r}: classification must be the number of classes wanted, got {shown(classes)}")
     return Wanted(name, bool(settings.get("binary_data", binary)), classes)
 
 
@@ -276,13 +263,13 @@ def _only_offered(name: str, parameters: Mapping[str, Any]) -> None:
             raise invalid(f"tensor {name!r}: the parameter {parameter!r} is not offered by this server; leave it out")
 
 
-def _binary_size(rule: _Input, shape: tuple[int, ...], tensor: Mapping[str, Any], binary: bool) -> int | None:
+def _binary_size(rule: Input, shape: tuple[int, ...], tensor: Mapping[str, Any], binary: bool) -> int | None:
     """How many bytes of the body are this tensor's; none when its data is in the JSON part."""
     parameters = tensor.get("parameters")
     if not parameters:
         return None
     if type(parameters) is not dict:
-        raise invalid(f"input {rule.name!r}: parameters must be an object, got {_kind(parameters)}")
+        raise invalid(f"input {rule.name!r}: parameters must be an object, got {kind(parameters)}")
     _only_offered(rule.name, parameters)
     size = parameters.get("binary_data_size")
     if size is None:
@@ -292,83 +279,5 @@ def _binary_size(rule: _Input, shape: tuple[int, ...], tensor: Mapping[str, Any]
             f"input {rule.name!r}: binary_data_size must be an integer, with the header Inference-Header-Content-Length and without data"
         )
     if size != prod(shape) * rule.dtype.itemsize:
-        raise invalid(f"input {rule.name!r}: binary_data_size must be {prod(shape) * rule.dtype.itemsize} for {_shown(shape)}, got {size}")
+        raise invalid(f"input {rule.name!r}: binary_data_size must be {prod(shape) * rule.dtype.itemsize} for {shown(shape)}, got {size}")
     return size
-
-
-def _from_bytes(rule: _Input, shape: tuple[int, ...], body: bytes | memoryview, offset: int, size: int) -> np.ndarray:
-    if offset + size > len(body):
-        raise invalid(f"input {rule.name!r}: {size} bytes were announced, got {len(body) - offset}")
-    array = np.ndarray(shape, rule.dtype, body, offset)
-    if rule.datatype == "BOOL" and array.view(np.uint8).max() > 1:
-        raise invalid(f"input {rule.name!r}: each BOOL must be one byte, 0 or 1")
-    return array
-
-
-def _from_json(rule: _Input, shape: tuple[int, ...], data: Any) -> np.ndarray:
-    if type(data) is not list:
-        raise invalid(f"input {rule.name!r}: data must be a list (or binary_data_size must be given), got {_kind(data)}")
-    if _holds_text(data, len(shape)):
-        raise invalid(f"input {rule.name!r}: data must fit {rule.datatype}, got text")
-    try:
-        array = np.array(data)
-    except ValueError:
-        raise invalid(f"input {rule.name!r}: data must be numbers nested as its shape, or flat; got lists of unequal length") from None
-    if array.ndim == 1 and array.size == prod(shape):
-        array = array.reshape(shape)
-    if array.shape != shape:
-        raise invalid(f"input {rule.name!r}: data must fill shape {_shown(shape)}, got {_shown(array.shape)}")
-    return _cast(rule, array)
-
-
-def _holds_text(data: list[Any], depth: int) -> bool:
-    """Whether there is text in lists nested ``depth`` deep or deeper: numpy would give every element the room of the longest text.
-
-    Raises:
-        Refusal: they are nested deeper.
-    """
-    kinds = set(map(type, data))
-    if str in kinds or list not in kinds:
-        return str in kinds
-    if depth <= 1:
-        raise invalid("data must be numbers nested as its shape, or flat; got lists nested deeper")
-    return any(_holds_text(row, depth - 1) for row in data if type(row) is list)
-
-
-_FITS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
-
-
-def _cast(rule: _Input, array: np.ndarray) -> np.ndarray:
-    """The array in the input's own type; refuses what a cast would change silently (null, text, fractions, overflow)."""
-    if array.dtype.kind not in _FITS[rule.dtype.kind]:
-        got = {"O": "null or too large an integer", "U": "text", "f": "fractions", "b": "true or false"}.get(array.dtype.kind, "numbers")
-        raise invalid(f"input {rule.name!r}: data must fit {rule.datatype}, got {got}")
-    if rule.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            cast = array.astype(rule.dtype)
-        fits = bool(np.isfinite(cast).all())
-    elif rule.dtype.kind == "b":
-        return array
-    else:
-        bounds = np.iinfo(rule.dtype)
-        fits = int(array.min()) >= bounds.min and int(array.max()) <= bounds.max
-        cast = array.astype(rule.dtype) if fits else array
-    if not fits:
-        raise invalid(f"input {rule.name!r}: data must fit {rule.datatype}, got a number out of its range")
-    return cast
-
-
-def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}.get(type(value), "a number")
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(list(value) if isinstance(value, tuple) else value)
-    except RecursionError:
-        return "lists or objects nested too deeply"
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _shown_shape(shape: tuple[int | str, ...]) -> str:
-    return "[" + ", ".join(str(size) for size in shape) + "]"

@@ -16,7 +16,7 @@ import pytest
 
 from headway.load import RawLoad
 
-FOLDER = Path(__file__).parent.parent
+FOLDER = Path(__file__).parent.parent / "benchmarks" / "serving"
 NAMES = ("client", "frontend", "offered", "overload", "promises", "saturate", "servers", "summary_tables", "wires")
 
 

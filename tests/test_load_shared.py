@@ -17,11 +17,11 @@ from headway.api import load as load_stage
 from headway.api.load_bundle import BundleTarget
 from headway.api.load_files import check_writable, write_distribution, write_raw
 from headway.api.load_http import HttpTarget
-from headway.api.load_senders import merged, run_http_by
 from headway.api.load_session import LoadAsked, Loading
 from headway.api.load_target import Ran
 from headway.load import RawLoad
 from headway.load.generator import FAILED, LOST, OK, REFUSED
+from headway.load.several import merged, run_http_by
 from headway.records import ConfigError, InputError, MeasurementError
 from paper_target import PaperTarget
 from wrong_server import answering

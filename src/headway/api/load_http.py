@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headway.api.load_inputs import Feeds
-from headway.api.load_senders import run_http_by
+from headway.load.several import run_http_by
 from headway.api.load_target import DRAIN_S, MOST_IN_FLIGHT, Picks, Ran, sent_in_turn
 from headway.load import Answer, infer_payload, parse_infer_response, run_http
 from headway.load.audit import Told

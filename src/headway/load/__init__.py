@@ -5,11 +5,13 @@ so keeps it reusable (the lesson of MLPerf LoadGen's README). Latency is counted
 """
 
 from headway.load.arriving import arrival_times, arrivals
-from headway.load.connection import Answer
+from headway.load.connection import Answer, Trust
 from headway.load.find import OPEN_STEP, Bracket, find_capacity
 from headway.load.generator import Completion, RawLoad, run_open_loop
 from headway.load.http import run_http
+from headway.load.live import Live, Seen
 from headway.load.payload import infer_payload, parse_infer_response
+from headway.load.several import run_http_by
 from headway.load.summary import summarise
 
 __all__ = [
@@ -17,13 +19,17 @@ __all__ = [
     "Answer",
     "Bracket",
     "Completion",
+    "Live",
     "RawLoad",
+    "Seen",
+    "Trust",
     "arrival_times",
     "arrivals",
     "find_capacity",
     "infer_payload",
     "parse_infer_response",
     "run_http",
+    "run_http_by",
     "run_open_loop",
     "summarise",
 ]

@@ -42,22 +42,28 @@ class RawLoad:
 
 
 class Completion:
-    """Where a target reports what became of each request, from any thread. The first report counts; later ones are ignored."""
+    """Where a target reports what became of each request, from any thread. The first report counts; later ones are ignored.
+
+    Attributes:
+        counts: requests that ended so far, by status.
+        start_s: zero of the run's clock on ``time.perf_counter`` [s].
+    """
 
     def __init__(self, count: int) -> None:
         self._done_s = np.full(count, np.nan)
         self._status = np.full(count, LOST, dtype=np.int8)
         self._left = count
+        self.counts = [0, 0, 0]
         self._lock = threading.Lock()
         self._all = threading.Event()
-        self._start_s = time.perf_counter()
+        self.start_s = time.perf_counter()
         if count == 0:
             self._all.set()
 
     def begin(self) -> float:
         """Start the clock of the run; gives its zero on ``time.perf_counter`` [s]."""
-        self._start_s = time.perf_counter()
-        return self._start_s
+        self.start_s = time.perf_counter()
+        return self.start_s
 
     def ok(self, number: int) -> None:
         """Request ``number`` was answered."""
@@ -72,12 +78,13 @@ class Completion:
         self._end(number, FAILED)
 
     def _end(self, number: int, status: int) -> None:
-        now_s = time.perf_counter() - self._start_s
+        now_s = time.perf_counter() - self.start_s
         with self._lock:
             if self._status[number] != LOST:
                 return
             self._done_s[number] = now_s
             self._status[number] = status
+            self.counts[status] += 1
             self._left -= 1
             if self._left == 0:
                 self._all.set()
@@ -86,11 +93,16 @@ class Completion:
         """Wait until every request has ended; false when ``timeout_s`` passed first."""
         return self._all.wait(timeout_s)
 
+    def so_far(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+        """When some of the requests ended (NaN: not yet) and how, as it stands now [s]."""
+        with self._lock:
+            return self._done_s[part].copy(), self._status[part].copy()
+
     def raw(self, due_s: NDArray[np.float64], sent_s: NDArray[np.float64]) -> RawLoad:
         """The run as it stands now; what is reported later is not in it."""
         with self._lock:
             done_s, status = self._done_s.copy(), self._status.copy()
-            now_s = time.perf_counter() - self._start_s
+            now_s = time.perf_counter() - self.start_s
         end_s = now_s if bool((status == LOST).any()) or not len(done_s) else float(done_s.max())
         return RawLoad(due_s, sent_s, done_s, status, end_s)
 

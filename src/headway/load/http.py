@@ -1,8 +1,8 @@
-"""The open-loop sender over HTTP/1.1: keep-alive connections, as many as it takes so that no request waits for one to come free.
+"""The open-loop sender over HTTP/1.1 and TLS: keep-alive connections, as many as it takes so that no request waits for one to come free.
 
 One thread with one loop of its own. It sleeps in ``select`` on the one handle that stands for all sockets, because that wakes within
-a tenth of a millisecond; event loops that sleep in epoll, uvloop included, round due times to whole milliseconds. It never spins, so the
-processor belongs to the server. Bytes go out as they are given; answers are parsed by httptools and judged by their status alone.
+a tenth of a millisecond; event loops that sleep in epoll, uvloop included, round due times to whole milliseconds. It does not spin unless
+it is told to, so the processor belongs to the server. Bytes go out as they are given; answers are parsed by httptools and judged by their status alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import select
 import selectors
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +20,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.load.connection import Address, Answer, Connection
+from headway.load.connection import Address, Answer, Connection, Trust
 from headway.load.generator import Completion, RawLoad, short_collections
+from headway.load.live import Live, watched
 from headway.records import ConfigError, MeasurementError
 
 MOST_CONNECTIONS = 256
@@ -32,7 +34,7 @@ _BUSY = (429, 503)
 _OUR_LIMITS = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 """Reasons for which this machine opens no further connection: the sender's limit, not the server's failure."""
 _UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK}
-_READ, _BOTH = selectors.EVENT_READ, selectors.EVENT_READ | selectors.EVENT_WRITE
+_PORTS = {"http": 80, "https": 443}
 
 
 def run_http(
@@ -45,6 +47,9 @@ def run_http(
     timeout_s: float = 30.0,
     most_connections: int = MOST_CONNECTIONS,
     on_answer: Callable[[Answer], None] | None = None,
+    spin: bool = False,
+    trust: Trust = Trust(),  # noqa: B008 - frozen
+    live: Live | None = None,
 ) -> RawLoad:
     """POST request i, with body i modulo their number, when it is due; answers 2xx are ok, 429 and 503 refused, all else failed.
 
@@ -52,21 +57,24 @@ def run_http(
     latency of the request that needed it, as for a new client. A request is never sent twice.
 
     Args:
-        url: ``http://HOST:PORT/PATH``.
+        url: ``http://HOST:PORT/PATH``, or ``https``.
         headers: of every request, or one mapping for each body.
         drain_s: how long to wait for the last answers after the last request was due; what is missing then is lost [s].
         timeout_s: a request without an answer after this long has failed, and its connection is closed [s].
         most_connections: requests beyond this many in flight wait for a connection; the wait counts into their latency, not as lateness of
             the sender: a target with so many requests open is behind.
         on_answer: called with every whole answer, between sends; what it takes makes the sender late.
+        spin: never sleep, so that no interrupt has to wake this process; takes a whole core.
+        trust: which servers are believed over TLS.
+        live: is told how the run goes.
 
     Raises:
-        ConfigError: not an http URL, no bodies, or headers that do not match them.
-        MeasurementError: nothing listens there when the run starts.
+        ConfigError: not an http or https URL, no bodies, or headers that do not match them.
+        MeasurementError: nothing listens there when the run starts, or TLS does not come about.
     """
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise ConfigError(f"load goes to a plain http:// URL, got {url!r}")
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ConfigError(f"load goes to an http:// or https:// URL, got {url!r}")
     every = [headers] * len(bodies) if isinstance(headers, Mapping) else list(headers)
     if not bodies or len(every) != len(bodies):
         raise ConfigError(f"load needs at least one body and headers for each, got {len(bodies)} bodies and {len(every)} headers")
@@ -80,8 +88,10 @@ def run_http(
             f"Content-Length: {len(body)}",
         ]
         requests.append([memoryview(part) for part in ("\r\n".join([*lines, "", ""]).encode("latin-1"), body) if part])
-    sender = _Sender((parts.hostname, parts.port or 80), requests, most_connections, timeout_s, on_answer)
-    return sender.run(due_s, drain_s)
+    tls = trust.context() if parts.scheme == "https" else None
+    place = (parts.hostname, parts.port or _PORTS[parts.scheme])
+    sender = _Sender(place, requests, most_connections, timeout_s, on_answer, tls=tls, spin=spin)
+    return sender.run(due_s, drain_s, live)
 
 
 class _Sender:
@@ -92,9 +102,13 @@ class _Sender:
         most: int,
         timeout_s: float,
         on_answer: Callable[[Answer], None] | None,
+        *,
+        tls: ssl.SSLContext | None,
+        spin: bool,
     ) -> None:
         self._place, self._requests = place, requests
         self._most, self._timeout_s, self._on_answer = max(1, most), timeout_s, on_answer
+        self._tls, self._spin = tls, spin
         self._selector = selectors.DefaultSelector()
         self._address: Address = (socket.AF_INET, place)
         self._idle: list[Connection] = []
@@ -103,14 +117,15 @@ class _Sender:
         self._unsent: deque[int] = deque()
         self._expiries: deque[tuple[float, Connection, int]] = deque()
 
-    def run(self, due_s: NDArray[np.float64], drain_s: float) -> RawLoad:
+    def run(self, due_s: NDArray[np.float64], drain_s: float, live: Live | None) -> RawLoad:
         completion = Completion(len(due_s))
         sent_s = np.zeros(len(due_s))
         try:
             self._open_first(min(FIRST_CONNECTIONS, self._most, max(1, len(due_s))))
             with short_collections():
                 self._start_s = completion.begin()
-                self._loop(due_s.tolist(), sent_s, completion, drain_s)
+                with watched(live, due_s, sent_s, completion):
+                    self._loop(due_s.tolist(), sent_s, completion, drain_s)
         finally:
             for key in list(self._selector.get_map().values()):
                 key.data.socket.close()
@@ -144,7 +159,7 @@ class _Sender:
 
     def _wait(self, until_s: float) -> list[tuple[Connection, int]]:
         """Sockets that are ready, by ``until_s`` at the latest."""
-        if not select.select([self._selector], [], [], max(0.0, until_s - self._now_s()))[0]:
+        if not self._spin and not select.select([self._selector], [], [], max(0.0, until_s - self._now_s()))[0]:
             return []
         return [(key.data, events) for key, events in self._selector.select(0)]
 
@@ -152,8 +167,8 @@ class _Sender:
         if connection.socket.fileno() < 0:
             return  # closed since it was reported
         try:
-            if events & selectors.EVENT_WRITE and connection.number >= 0 and self._sent_all(connection, completion):
-                self._selector.modify(connection.socket, _READ, connection)
+            if connection.sending and (connection.secure or events & selectors.EVENT_WRITE):
+                self._send(connection, completion)
             if events & selectors.EVENT_READ and connection.socket.fileno() >= 0 and connection.receive():
                 self._answered(connection, completion)
         except OSError:
@@ -167,8 +182,7 @@ class _Sender:
                 self._close(connection)
                 continue
             self._load(connection, number)
-            if not self._sent_all(connection, completion) and connection.socket.fileno() >= 0:
-                self._selector.modify(connection.socket, _BOTH, connection)
+            self._send(connection, completion)
             return True
         if self._open >= self._most:
             return False
@@ -187,9 +201,10 @@ class _Sender:
         self._busy += 1
         self._expiries.append((connection.since_s + self._timeout_s, connection, number))
 
-    def _sent_all(self, connection: Connection, completion: Completion) -> bool:
+    def _send(self, connection: Connection, completion: Completion) -> None:
+        before = connection.wants
         try:
-            return connection.send()
+            connection.send()
         except OSError:
             try:
                 whole = connection.receive()  # a server may refuse a body that it has not read, and close
@@ -199,7 +214,9 @@ class _Sender:
                 self._answered(connection, completion)
             else:
                 self._broken(connection, completion)
-            return False
+            return
+        if connection.wants != before:
+            self._selector.modify(connection.socket, connection.wants, connection)
 
     def _answered(self, connection: Connection, completion: Completion) -> None:
         status, number = connection.status, connection.number
@@ -243,7 +260,7 @@ class _Sender:
     def _connect(self) -> Connection | int:
         """A connection on its way, or the reason why there is none (``errno``). Whether it arrives shows when it becomes writable."""
         try:
-            opened = socket.socket(self._address[0], socket.SOCK_STREAM)
+            opened = self._socket()
         except OSError as error:
             return error.errno or -1
         opened.setblocking(False)
@@ -251,13 +268,19 @@ class _Sender:
         if reason not in _UNDER_WAY:
             opened.close()
             return reason
-        return self._adopt(opened, _BOTH)
+        return self._adopt(opened, greeted=False)
 
-    def _adopt(self, opened: socket.socket, events: int) -> Connection:
+    def _socket(self) -> socket.socket:
+        plain = socket.socket(self._address[0], socket.SOCK_STREAM)
+        if self._tls is None:
+            return plain
+        return self._tls.wrap_socket(plain, do_handshake_on_connect=False, server_hostname=self._place[0])
+
+    def _adopt(self, opened: socket.socket, *, greeted: bool) -> Connection:
         opened.setblocking(False)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(opened, whole=self._on_answer is not None)
-        self._selector.register(opened, events, connection)
+        connection = Connection(opened, whole=self._on_answer is not None, greeted=greeted)
+        self._selector.register(opened, connection.wants, connection)
         self._open += 1
         return connection
 
@@ -273,21 +296,26 @@ class _Sender:
             self._address = (family, place)
             try:
                 while self._open < count:
-                    self._idle.append(self._adopt(_opened(self._address), _READ))
+                    self._idle.append(self._adopt(self._connected(), greeted=True))
             except OSError as error:
                 failure = error
             if self._idle:
                 return
         reason = failure.strerror or str(failure) if failure else "no address"
+        if isinstance(failure, ssl.SSLError):
+            raise MeasurementError(
+                f"TLS with {host}:{port} must come about, got: {reason}; name the right --ca FILE, or accept any certificate with --insecure"
+            )
         raise MeasurementError(f"a server must listen at {host}:{port}, got: {reason}; start it first")
 
-
-def _opened(address: Address) -> socket.socket:
-    opened = socket.socket(address[0], socket.SOCK_STREAM)
-    try:
-        opened.settimeout(CONNECT_S)
-        opened.connect(address[1])
-    except OSError:
-        opened.close()
-        raise
-    return opened
+    def _connected(self) -> socket.socket:
+        opened = self._socket()
+        try:
+            opened.settimeout(CONNECT_S)
+            opened.connect(self._address[1])
+            if isinstance(opened, ssl.SSLSocket):
+                opened.do_handshake()
+        except OSError:
+            opened.close()
+            raise
+        return opened

@@ -13,13 +13,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from headway.protocol.datatypes import DATATYPES, NUMPY
 from headway.records import DataError, MeasurementError
 
-DATATYPES = {
-    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8", "int16": "INT16",
-    "int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
-}  # fmt: skip
-_NAMES = {datatype: name for name, datatype in DATATYPES.items()}
 HEAD = "Inference-Header-Content-Length"
 
 
@@ -56,7 +52,7 @@ def parse_infer_response(headers: Mapping[str, str], body: bytes) -> dict[str, N
         at = len(body) if length is None else int(length)
         arrays: dict[str, NDArray[np.generic]] = {}
         for tensor in orjson.loads(body[:at])["outputs"]:
-            dtype, shape = np.dtype(_NAMES[tensor["datatype"]]).newbyteorder("<"), tuple(tensor["shape"])
+            dtype, shape = np.dtype(NUMPY[tensor["datatype"]]).newbyteorder("<"), tuple(tensor["shape"])
             size = tensor.get("parameters", {}).get("binary_data_size")
             if size is None:
                 arrays[tensor["name"]] = np.asarray(tensor["data"], dtype=dtype).reshape(shape)

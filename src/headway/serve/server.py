@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headway.discovery import discover
+from headway.discovery import find
 from headway.records import ConfigError, InputError
 from headway.serve import fronts
 from headway.serve.application import Application
@@ -93,7 +93,7 @@ def serve(
 
 class _Server:
     def __init__(self, models: Models, options: Options, arrivals: Arrivals, watched: Watched) -> None:
-        self._models, self._options = models, options
+        self._models, self._options, self._arrivals, self._watched = models, options, arrivals, watched
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._pages = Pages(models, watched.recent, self._connected, token=options.token is not None)
@@ -111,10 +111,10 @@ class _Server:
         await models.start()
         _raise_file_limit(options.limits.connections)
         listener = await _listen(loop, application, options.host, options.port, context)
-        front = await _open_front(models, options)
-        clock = loop.create_task(self._tick())
-        pause = loop.create_task(moderate(self._counts, lambda: models.deadline_s))
+        tasks: list[asyncio.Task[None]] = []
         try:
+            front = await self._open_front(options)
+            tasks += [loop.create_task(self._tick()), loop.create_task(moderate(self._counts, lambda: models.deadline_s))]
             gc.collect()
             gc.freeze()
             ready = self._ready(loop, listener, front, context is not None)
@@ -125,8 +125,8 @@ class _Server:
             await self._end(listener, front)
         finally:
             listener.close()
-            clock.cancel()
-            pause.cancel()
+            for task in tasks:
+                task.cancel()
             gc.unfreeze()
 
     def _ready(self, loop: asyncio.AbstractEventLoop, listener: asyncio.Server, front: Any, secure: bool) -> Ready:
@@ -137,6 +137,25 @@ class _Server:
         return Ready(
             f"{'https' if secure else 'http'}://{shown}:{name[1]}", name[0], name[1], first.name, first.variant, first.plan,
             tuple(self._models.names()), notes, partial(self._ask, loop), front.port if front is not None else None,
+        )  # fmt: skip
+
+    async def _open_front(self, options: Options) -> Any:
+        """The gRPC front, when one is asked for.
+
+        Raises:
+            InputError: its packages are not installed, or the address cannot be used.
+        """
+        if options.grpc is None:
+            return None
+        found = find(fronts, "grpc")
+        if "grpc" not in found.present:
+            raise InputError(f"gRPC {found.missing.get('grpc', 'is not there')}. Install headway[grpc], or leave --grpc out.")
+        host, port = options.grpc
+        watched, spans = self._watched, self._watched.spans
+        return await found.present["grpc"].open_front(
+            self._models, host=host, port=port, limits=options.limits, token=options.token, tls=options.tls,
+            refused=watched.folding.refused, arrived=self._arrivals.add, incoming=spans.incoming if spans is not None else None,
+            statistics=watched.statistics,
         )  # fmt: skip
 
     def _connected(self) -> int:
@@ -196,21 +215,6 @@ async def _listen(
         raise InputError(
             f"http {host}:{port}: the address must be free and belong to this machine, got: {reason}. Choose another."
         ) from error
-
-
-async def _open_front(models: Models, options: Options) -> Any:
-    """The gRPC front, when one is asked for.
-
-    Raises:
-        InputError: its packages are not installed, or the address cannot be used.
-    """
-    if options.grpc is None:
-        return None
-    found = discover(fronts)
-    if "grpc" not in found.present:
-        raise InputError(f"gRPC {found.missing.get('grpc', 'is not there')}. Install headway[grpc], or leave --grpc out.")
-    host, port = options.grpc
-    return await found.present["grpc"].open_front(models, host=host, port=port, limits=options.limits, token=options.token, tls=options.tls)
 
 
 async def _until(true: Callable[[], bool], timeout_s: float) -> None:

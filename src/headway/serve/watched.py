@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from headway import __version__
-from headway.discovery import discover
+from headway.discovery import find
 from headway.records import InputError
 from headway.serve import traces
 from headway.serve.control import Page
@@ -79,7 +79,7 @@ def _shadow(models: Models, name: str) -> ShadowNow | None:
 def _spans(options: Options) -> Any:
     if options.spans is None:
         return None
-    found = discover(traces)
+    found = find(traces, "opentelemetry")
     if "opentelemetry" not in found.present:
         raise InputError(f"spans need OpenTelemetry, which {found.missing.get('opentelemetry', 'is not there')}. Install headway[otel].")
     return found.present["opentelemetry"].open_traces(endpoint=options.spans, share=options.spans_share)

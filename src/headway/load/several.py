@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.load import RawLoad, run_http
+from headway.load.connection import Trust
+from headway.load.generator import RawLoad
+from headway.load.http import run_http
 from headway.records import ConfigError, HeadwayError, MeasurementError
 
 START_S = 60.0
@@ -21,7 +23,7 @@ MOST = 16
 
 def run_http_by(
     senders: int, url: str, bodies: Sequence[bytes], headers: Sequence[Mapping[str, str]], due_s: NDArray[np.float64],
-    *, drain_s: float, most_connections: int,
+    *, drain_s: float, most_connections: int, spin: bool = False, trust: Trust = Trust(),  # noqa: B008 - frozen
 ) -> RawLoad:  # fmt: skip
     """``run_http`` by ``senders`` processes that start together, within about a millisecond of each other.
 
@@ -39,7 +41,7 @@ def run_http_by(
         part = {
             "url": url, "bodies": [bodies[(place + turn * senders) % len(bodies)] for turn in range(len(bodies))],
             "headers": [headers[(place + turn * senders) % len(headers)] for turn in range(len(headers))], "due_s": due_s[place::senders],
-            "drain_s": drain_s, "most_connections": max(1, most_connections // senders),
+            "drain_s": drain_s, "most_connections": max(1, most_connections // senders), "spin": spin, "trust": trust,
         }  # fmt: skip
         processes.append(context.Process(target=_send, args=(there, together, part), daemon=True))
         ends.append(here)

@@ -99,12 +99,16 @@ def cut(raw: RawLoad, warm_s: float) -> RawLoad:
     return replace(raw, **times, status=raw.status[kept], end_s=raw.end_s - warm_s)
 
 
-def over_http(held: Running) -> Target:
-    """A server; every answer 2xx counts as right (answers are compared where a server starts, stops and swaps)."""
+def over_http(held: Running, *, spin: bool = True) -> Target:
+    """A server; every answer 2xx counts as right (answers are compared where a server starts, stops and swaps).
+
+    Args:
+        spin: the generator never sleeps, which it may do on a core of its own: to wake it would cost each server's core an interrupt a request.
+    """
     bodies, headers = held.requests()
 
     def run(due_s: np.ndarray) -> RawLoad:
-        return run_http(held.url, bodies, headers, due_s, drain_s=DRAIN_S)
+        return run_http(held.url, bodies, headers, due_s, drain_s=DRAIN_S, spin=spin)
 
     return Target(run, held.cpu_s, lambda: settle(held))
 

@@ -59,24 +59,27 @@ def one(name: str, job: Job, turn: int) -> dict[str, Any]:
     """A fresh capacity, then the overload, in the same server."""
     try:
         with running(name, job.model, BOUND_S, pinned=job.pinned) as held:
-            target = over_http(held)
+            target = over_http(held, spin=job.pinned)
             found = Search(SERVERS[name].guess[job.model], STEP, turn, job.quick).all(target, (BOUND_S,))[0]["low_per_s"]
             if not found:
                 return {"reason": "it held no rate within the bound"}
             target.settled()
-            return {"capacity_per_s": found, **offer(held, found, (1.0, 3.0, 2.0) if job.quick else (BEFORE_S, OVER_S, AFTER_S), turn)}
+            return {
+                "capacity_per_s": found,
+                **offer(held, found, (1.0, 3.0, 2.0) if job.quick else (BEFORE_S, OVER_S, AFTER_S), turn, job.pinned),
+            }
     except (RuntimeError, OSError) as error:
         return {"reason": str(error)[-300:]}
 
 
-def offer(held: Running, found: float, spans_s: Sequence[float], seed: int) -> dict[str, Any]:
+def offer(held: Running, found: float, spans_s: Sequence[float], seed: int, spin: bool) -> dict[str, Any]:
     """One run of three parts: below capacity, far above it, below it again."""
     rates, starts_s = (CALM * found, TIMES * found, CALM * found), np.cumsum([0.0, *spans_s])
     parts = [arrival_times("poisson", rate, span, seed + part) for part, (rate, span) in enumerate(zip(rates, spans_s, strict=True))]
     due_s = np.concatenate([part + start for part, start in zip(parts, starts_s[:3], strict=True)])
     bodies, headers = held.requests()
     memory = Memory(held)
-    raw = run_http(held.url, bodies, headers, due_s, drain_s=5.0, most_connections=CONNECTIONS)
+    raw = run_http(held.url, bodies, headers, due_s, drain_s=5.0, most_connections=CONNECTIONS, spin=spin)
     return {**fold(raw, starts_s), **memory.end(starts_s), "versions": versions(held.server)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
 import subprocess
@@ -14,17 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
-from serving import SOURCE, affine_model, bundle, entry, lookup_model, running, slow_model
-
-from headway.records import InputError
-from headway.serve import Ready
-
-grpc = pytest.importorskip("grpc")
-triton = pytest.importorskip("tritonclient.grpc")
+import tritonclient.grpc as triton
 
 from headway.protocol.messages import SERVICE, InferRequest, InferResponse
+from headway.records import InputError
+from headway.serve import Ready
+from headway.serve.fronts import grpc as front
+from headway.serve.fronts.grpc import open_front
+from headway.serve.limits import Limits
+from headway.serve.seen import Refused
+from serving import SOURCE, affine_model, bundle, entry, lookup_model, running, slow_model
 
 ANYWHERE = ("127.0.0.1", 0)
 
@@ -126,7 +129,7 @@ def test_a_model_is_unloaded_and_loaded(client: Any) -> None:
         client.infer("lookup", [tensor(np.array([[1]]), "ids", "INT64")])
     client.load_model("lookup")
     assert client.is_model_ready("lookup")
-    with pytest.raises(triton.InferenceServerException, match="INVALID_ARGUMENT.*parameters must be left out"):
+    with pytest.raises(triton.InferenceServerException, match=r"INVALID_ARGUMENT.*parameters must be left out"):
         client.load_model("lookup", config="{}")
 
 
@@ -191,22 +194,25 @@ def test_the_asynchronous_client_is_answered(ready: Ready) -> None:
 
 
 def test_accepted_calls_are_answered_while_the_server_stops(tmp_path: Path) -> None:
-    slow = bundle(tmp_path / "s", entry(slow_model(tmp_path / "s.onnx", 200_000)))
-    with running(slow, grpc=ANYWHERE, deadline_s=60.0) as told:
-        with grpc.insecure_channel(f"127.0.0.1:{told.grpc_port}") as channel, ThreadPoolExecutor(3) as pool:
-            ask = channel.unary_unary(f"/{SERVICE}/ModelInfer")
-            given = np.ones((1, 4), np.float32)
-            request = InferRequest(
-                model_name="tiny", inputs=[{"name": "x", "datatype": "FP32", "shape": [1, 4]}], raw_input_contents=[given.tobytes()]
-            ).SerializeToString()
-            grpc.channel_ready_future(channel).result(10)
-            accepted = [pool.submit(ask, request, timeout=30) for _ in range(3)]
-            while not waiting(told):
-                time.sleep(0.005)
-            told.stop()
-            for answer in accepted:
-                output = np.frombuffer(InferResponse.FromString(answer.result(30)).raw_output_contents[0], np.float32)
-                np.testing.assert_array_equal(output, given[0] + 200_000)
+    slow = bundle(tmp_path / "s", entry(slow_model(tmp_path / "s.onnx", 60_000)))
+    with (
+        running(slow, grpc=ANYWHERE, deadline_s=60.0) as told,
+        grpc.insecure_channel(f"127.0.0.1:{told.grpc_port}") as channel,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        ask = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        given = np.ones((1, 4), np.float32)
+        request = InferRequest(
+            model_name="tiny", inputs=[{"name": "x", "datatype": "FP32", "shape": [1, 4]}], raw_input_contents=[given.tobytes()]
+        ).SerializeToString()
+        grpc.channel_ready_future(channel).result(10)
+        accepted = [pool.submit(ask, request, timeout=30) for _ in range(3)]
+        while not waiting(told):
+            time.sleep(0.005)
+        told.stop()
+        for answer in accepted:
+            output = np.frombuffer(InferResponse.FromString(answer.result(30)).raw_output_contents[0], np.float32)
+            np.testing.assert_array_equal(output, given[0] + 60_000)
 
 
 def waiting(told: Ready) -> bool:
@@ -216,16 +222,35 @@ def waiting(told: Ready) -> bool:
     return any(float(line.rsplit(" ", 1)[1]) == 3 for line in lines)
 
 
-def test_an_address_in_use_is_refused(ready: Ready, tmp_path: Path) -> None:
-    opened = bundle(tmp_path / "b", entry(affine_model(tmp_path / "m.onnx")))
-    with pytest.raises(InputError, match="the address must be free"), running(opened, grpc=("127.0.0.1", ready.grpc_port)):
-        pass
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
+def test_an_address_that_cannot_be_had_is_refused(ready: Ready, host: str) -> None:
+    models: Any = None
+    with pytest.raises(InputError, match="the address must be free"):
+        asyncio.run(open_front(models, host=host, port=ready.grpc_port or 0, limits=Limits(), token=None, tls=None))
 
 
 def test_statistics_come_from_whoever_counts(client: Any) -> None:
     assert client.get_inference_statistics("tiny") is not None
     with pytest.raises(triton.InferenceServerException, match="NOT_FOUND"):
         client.get_inference_statistics("nowhere")
+
+
+def test_what_happens_is_told_to_those_who_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[Refused] = []
+    arrived: list[tuple[float, int]] = []
+    incoming: list[tuple[float, bytes]] = []
+    told = {"refused": refused.append, "arrived": lambda *seen: arrived.append(seen), "incoming": lambda *seen: incoming.append(seen)}
+    counted = {"statistics": lambda versions: {"model_stats": [{"name": name, "version": v, "inference_count": 7} for name, v in versions]}}
+    monkeypatch.setattr(front, "open_front", lambda models, **given: open_front(models, **{**given, **told, **counted}))
+    opened = bundle(tmp_path / "b", entry(affine_model(tmp_path / "m.onnx")))
+    with running(opened, grpc=ANYWHERE) as ready, triton.InferenceServerClient(f"127.0.0.1:{ready.grpc_port}") as client:
+        client.infer("tiny", [tensor(rows(3))], headers={"traceparent": "00-1-2-01"})
+        with pytest.raises(triton.InferenceServerException):
+            client.infer("nowhere", [tensor(rows(1))])
+        assert client.get_inference_statistics("tiny").model_stats[0].inference_count == 7
+    assert [count for _, count in arrived] == [3]
+    assert incoming == [(arrived[0][0], b"00-1-2-01")]
+    assert [(one.model, one.reason, one.status) for one in refused] == [("", "unknown", 404)]
 
 
 def test_no_thread_of_the_server_is_left(tmp_path: Path) -> None:

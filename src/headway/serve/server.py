@@ -112,6 +112,7 @@ class _Server:
         _raise_file_limit(options.limits.connections)
         listener = await _listen(loop, application, options.host, options.port, context)
         tasks: list[asyncio.Task[None]] = []
+        front: Any = None
         try:
             front = await self._open_front(options)
             tasks += [loop.create_task(self._tick()), loop.create_task(moderate(self._counts, lambda: models.deadline_s))]
@@ -127,6 +128,8 @@ class _Server:
             listener.close()
             for task in tasks:
                 task.cancel()
+            if front is not None:
+                await front.stop(0)
             gc.unfreeze()
 
     def _ready(self, loop: asyncio.AbstractEventLoop, listener: asyncio.Server, front: Any, secure: bool) -> Ready:

@@ -18,6 +18,7 @@ import grpc.aio
 from headway.protocol.messages import SERVICE
 from headway.records import HeadwayError, InputError
 from headway.serve.call import Call
+from headway.serve.fronts._grpc_codes import code
 from headway.serve.fronts._grpc_control import GrpcControl
 from headway.serve.fronts._grpc_infer import GrpcForm, in_stream, parse, taken
 from headway.serve.limits import Limits
@@ -35,22 +36,10 @@ IN_STREAM = 64
 _OVERHEAD_BYTES = 64 * 2**10
 """What a message may be larger than ``Limits.body_bytes``: names and shapes."""
 
-_CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT, 401: grpc.StatusCode.UNAUTHENTICATED, 403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND, 408: grpc.StatusCode.DEADLINE_EXCEEDED, 413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED, 503: grpc.StatusCode.UNAVAILABLE,
-}  # fmt: skip
 _UNAUTHORIZED = Refusal(401, "unauthorized", "the metadata 'authorization: Bearer TOKEN' must hold the server's token")
 _TOO_MUCH = Refusal(
     503, "buffer_full", "the server holds too many bytes of requests that are not answered yet; send the request again later"
 )
-
-
-def code(refusal: Refusal) -> grpc.StatusCode:
-    """gRPC's code of a refusal: by its HTTP status, but an accepted request that others made late is DEADLINE_EXCEEDED."""
-    if refusal.reason == "late":
-        return grpc.StatusCode.DEADLINE_EXCEEDED
-    return _CODES.get(refusal.status, grpc.StatusCode.INTERNAL)
 
 
 async def open_front(
@@ -164,9 +153,10 @@ class _Stream:
         self._places = asyncio.Semaphore(IN_STREAM)
         self._answers: asyncio.Queue[tuple[bytes, int]] = asyncio.Queue()
         self._held_bytes = 0
+        self._unread: asyncio.Future[None] | None = None
 
     async def live(self) -> None:
-        """Until the client sends no more and has all its answers, or leaves."""
+        """Until the client sends no more and has all its answers, leaves, or does not read its answers."""
         try:
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(self._write())
@@ -174,8 +164,13 @@ class _Stream:
                 for _ in range(IN_STREAM):
                     await self._places.acquire()
                 writing.cancel()
+        except* TimeoutError:
+            self._answers = asyncio.Queue()
         finally:
             self._service.held_bytes -= self._held_bytes
+        if self._unread is not None:
+            await self._unread
+            await self._context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"answers must be read within {self._write_timeout_s:g} s")
 
     async def _read(self) -> None:
         while True:
@@ -193,8 +188,15 @@ class _Stream:
     async def _write(self) -> None:
         while True:
             answer, body_bytes = await self._answers.get()
-            async with asyncio.timeout(self._write_timeout_s):
-                await self._context.write(answer)
+            writing = asyncio.ensure_future(self._context.write(answer))
+            try:
+                await asyncio.wait_for(asyncio.shield(writing), self._write_timeout_s)
+            except TimeoutError:
+                self._unread = writing
+                raise
+            except asyncio.CancelledError:
+                writing.cancel()
+                raise
             self._hold(-body_bytes)
             self._places.release()
 
@@ -240,7 +242,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
                 return self._closed
         return self._calls.get(method)
 
-    async def _unauthorized(self, context: grpc.aio.ServicerContext) -> None:
+    async def _unauthorized(self, _: Any, context: grpc.aio.ServicerContext) -> None:
         self._count(_UNAUTHORIZED, ("", ""), time.perf_counter())
         await context.abort(code(_UNAUTHORIZED), str(_UNAUTHORIZED))
 

@@ -269,7 +269,7 @@ def test_nobody_there_is_said_at_once() -> None:
 @pytest.mark.parametrize(
     ("url", "bodies", "headers"),
     [
-        ("https://127.0.0.1/", [b"x"], {}),
+        ("ftp://127.0.0.1/", [b"x"], {}),
         ("127.0.0.1:80", [b"x"], {}),
         ("http://127.0.0.1/", [], {}),
         ("http://127.0.0.1/", [b"x"], [{}, {}]),

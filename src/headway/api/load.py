@@ -66,7 +66,7 @@ def _measured(opened: Loading, rate_per_s: float, seconds: float, progress: Prog
     seed = opened.asked.seed
     ran = opened.ran(rate_per_s, seconds, seed)
     point = opened.point(ran, rate_per_s, seed)
-    if opened.asked.senders is not None or opened.target.kind != "http" or point.verdict != "generator-bound":
+    if opened.asked.senders is not None or opened.asked.sending.spin or opened.target.kind != "http" or point.verdict != "generator-bound":
         return ran, point, ()
     progress.note("the sender was the bottleneck; once more with two")
     opened.target.senders = 2
@@ -99,6 +99,11 @@ def _planned(asked: LoadAsked, rate_per_s: float | None, duration_s: float | Non
 
 
 def _notes(opened: Loading) -> tuple[str, ...]:
-    if not opened.samples.made_up:
-        return ()
-    return ("requests are made up: their values rarely change the time, but can; --data FILE sends real ones",)
+    told = []
+    if opened.asked.sending.spin:
+        told.append(
+            "the sender spun, with a core of its own: clients that sleep cost the server their wake-ups, and it looks slower to them"
+        )
+    if opened.samples.made_up:
+        told.append("requests are made up: their values rarely change the time, but can; --data FILE sends real ones")
+    return tuple(told)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headway.api.load_inputs import Feeds
 from headway.api.load_target import DRAIN_S, MOST_IN_FLIGHT, Picks, Ran, sent_in_turn
 from headway.batching import Batcher, BatchTimes, QueueFull
-from headway.load import Completion, run_open_loop
+from headway.load import Completion, Live, run_open_loop
 from headway.load.audit import Told
 from headway.measure.environment import Watch
 from headway.measure.rows import stack
@@ -33,6 +33,7 @@ class BundleTarget:
     def __init__(self, bundle: OpenBundle) -> None:
         first = bundle.manifest.variants[0]
         self.senders = 1
+        self.live: Live | None = None
         self.inputs = bundle.manifest.inputs
         self.own_slo = str(bundle.manifest.objective)
         self.answers_tolerance = min(bundle.manifest.tolerance, TOLERANCE.get(first.variant.precision, WIDE))
@@ -104,7 +105,7 @@ class BundleTarget:
 
         try:
             with Watch() as watch:
-                raw = run_open_loop(submit, due_s, drain_s=drain_s)
+                raw = run_open_loop(submit, due_s, drain_s=drain_s, live=self.live)
         finally:
             over.set()
             batcher.close()

@@ -37,7 +37,9 @@ class GrpcTarget:
         if not place.rpartition(":")[2].isdigit():
             raise ConfigError(f"the target must read {scheme}://HOST:PORT, got {url!r}")
         if sending.spin:
-            raise ConfigError("--spin is for http:// and https://, since gRPC answers on a thread that a spinning one would hold up; leave it out")
+            raise ConfigError(
+                "--spin is for http:// and https://, since gRPC answers on a thread that a spinning one would hold up; leave it out"
+            )
         found = find(senders, "grpc")
         if "grpc" not in found.present:
             raise ConfigError(f"A grpc:// target {found.missing.get('grpc', 'is not there')}. Install headway[grpc], or load over http://.")

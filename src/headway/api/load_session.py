@@ -11,21 +11,28 @@ import msgspec
 import numpy as np
 
 from headway.api.load_bundle import opened_bundle
+from headway.api.load_grpc import GrpcTarget
 from headway.api.load_http import HttpTarget
 from headway.api.load_inputs import Feeds, Samples
-from headway.api.load_target import Ran, Target
+from headway.api.load_target import USUAL, Ran, Sending, Target
 from headway.load import arrival_times, summarise
 from headway.load.arriving import parse_arrivals
 from headway.load.streams import stream_latency_s
 from headway.records import ConfigError, LoadPoint, MeasurementError, Objective, parse_objective
+from headway.runtime.cores import usable_cores
 
 DEFAULT_SLO = "p99<=1s"
 FIRST_PROBES, MOST_PROBES = 4, 24
 PROBING_S = 1.0
 """About how long single requests are timed, once the first ones have warmed the target up [s]."""
 PROBE_LIMIT_S = 60.0
-SCHEMES: dict[str, Callable[[str, str], Target]] = {"http": HttpTarget}
-"""What opens a URL and a model's name, by the URL's scheme."""
+SCHEMES: dict[str, Callable[[str, str, Sending], Target]] = {
+    "http": HttpTarget,
+    "https": HttpTarget,
+    "grpc": GrpcTarget,
+    "grpcs": GrpcTarget,
+}
+"""What opens a URL and a model's name in a way of sending, by the URL's scheme."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +44,7 @@ class LoadAsked:
         data: samples to send; none: made-up inputs that fit the model.
         slo: the objective to judge by; none: the bundle's own, or p99 within a second.
         senders: processes that share the load on a server; none: one, and for a single run at one rate a second where one was the bottleneck.
+        sending: how requests go to a server.
     """
 
     target: str
@@ -46,6 +54,7 @@ class LoadAsked:
     model: str = ""
     seed: int = 0
     senders: int | None = None
+    sending: Sending = USUAL
 
 
 class Loading:
@@ -102,12 +111,30 @@ def loading(asked: LoadAsked) -> Iterator[Loading]:
         InputError: target, samples, arrivals or objective are wrong, or nothing answers there.
     """
     parse_arrivals(asked.arrivals)
+    _check_spin(asked)
     scheme, separator, _ = asked.target.partition("://")
     if not separator:
         with opened_bundle(Path(asked.target)) as target:
+            target.live = asked.sending.live
             yield Loading(asked, target)
     elif scheme in SCHEMES:
-        yield Loading(asked, SCHEMES[scheme](asked.target, asked.model))
+        opened = SCHEMES[scheme](asked.target, asked.model, asked.sending)
+        with contextlib.ExitStack() as stack:
+            if isinstance(opened, GrpcTarget):
+                stack.callback(opened.close)
+            yield Loading(asked, opened)
     else:
         known = " or ".join(f"{name}://" for name in SCHEMES)
         raise ConfigError(f"the target must be the URL of a server ({known}), or the folder of a bundle or a run, got {asked.target!r}")
+
+
+def _check_spin(asked: LoadAsked) -> None:
+    if not asked.sending.spin:
+        return
+    if not asked.target.startswith(("http://", "https://")):
+        raise ConfigError(f"--spin is for a server at http:// or https://, got {asked.target!r}; leave it out")
+    cores, needed = usable_cores(), (asked.senders or 1) + 1
+    if cores < needed:
+        raise ConfigError(
+            f"--spin needs a core for each sender and one for the server, {needed} in all, and {cores} may be used here; leave --spin out"
+        )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headway.api.load_inputs import Feeds
-from headway.load import RawLoad
+from headway.load import SYSTEM, Live, RawLoad, Trust
 from headway.load.audit import Told
 from headway.records import TensorSpec
 
@@ -17,6 +18,24 @@ DRAIN_S = 5.0
 MOST_IN_FLIGHT = 256
 Picks = NDArray[np.intp]
 """Which of the requests are sent, one after the other, and over again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """How requests go to a server.
+
+    Attributes:
+        spin: the sender never sleeps.
+        trust: which servers are believed over TLS.
+        live: is told how each run goes; silent while several processes send.
+    """
+
+    spin: bool = False
+    trust: Trust = SYSTEM
+    live: Live | None = None
+
+
+USUAL = Sending()
 
 
 class Ran(NamedTuple):

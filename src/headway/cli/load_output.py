@@ -1,24 +1,72 @@
-"""What ``load`` prints: one run on one screen, the trials of a search and its result, a scenario's result, an audit."""
+"""What ``load`` prints: a line while it goes on, one run on one screen, the trials of a search and its result, a scenario's result, an audit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from rich import box
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from headway.api.load_find import FoundCapacity
+from headway.api.progress import Progress
+from headway.cli.output import drawn_progress
+from headway.load import Seen
 from headway.load.audit import Audited
 from headway.load.scenarios.contract import ScenarioResult
 from headway.records import LoadPoint, Objective
-from headway.report.load_words import trust_words, verdict_words
+from headway.report.load_words import live_words, trust_words, verdict_words
 from headway.report.wording import ms, number, objective_words, percent, rate
 
 _TAIL = 0.025
 """Of a two-sided interval at 95%."""
 _TONES = {"passed": "green", "failed": "red", "held": "green", "missed": "red"}
+
+
+class LiveLine:
+    """One line on a terminal: the stage, and how the run goes. Drawn only when there is news, twice a second at most, since it takes time
+    from the sender in the same process."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._stage = ""
+
+    def __enter__(self) -> LiveLine:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def stage(self, title: str, steps: int) -> None:
+        """A stage begins."""
+        self._stage = title
+        self._draw(title)
+
+    def step(self, text: str) -> None:
+        """One step begins."""
+        self._draw(f"{self._stage}: {text}")
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(f"  {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def tell(self, seen: Seen) -> None:
+        """How the run goes."""
+        self._draw(live_words(seen))
+
+    def _draw(self, text: str) -> None:
+        self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+
+def load_progress(as_json: bool) -> AbstractContextManager[Progress]:
+    """The line on a terminal; where there is none, or JSON is wanted, stages alone and nothing in between."""
+    console = Console(stderr=True)
+    return LiveLine(console) if console.is_terminal and not as_json else drawn_progress()
 
 
 def print_load(console: Console, point: LoadPoint, objective: Objective, notes: Sequence[str] = ()) -> None:

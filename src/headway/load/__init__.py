@@ -5,7 +5,7 @@ so keeps it reusable (the lesson of MLPerf LoadGen's README). Latency is counted
 """
 
 from headway.load.arriving import arrival_times, arrivals
-from headway.load.connection import Answer, Trust
+from headway.load.connection import SYSTEM, Answer, Trust
 from headway.load.find import OPEN_STEP, Bracket, find_capacity
 from headway.load.generator import Completion, RawLoad, run_open_loop
 from headway.load.http import run_http
@@ -16,6 +16,7 @@ from headway.load.summary import summarise
 
 __all__ = [
     "OPEN_STEP",
+    "SYSTEM",
     "Answer",
     "Bracket",
     "Completion",

@@ -46,6 +46,10 @@ class Trust(NamedTuple):
         return context
 
 
+SYSTEM = Trust()
+"""The certificates of the system are believed."""
+
+
 class Answer(NamedTuple):
     """One whole answer; header names are in lower case."""
 

@@ -13,6 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from headway.load.live import Live, watched
+
 OK: Final = 0
 REFUSED: Final = 1
 FAILED: Final = 2
@@ -45,7 +47,6 @@ class Completion:
     """Where a target reports what became of each request, from any thread. The first report counts; later ones are ignored.
 
     Attributes:
-        counts: requests that ended so far, by status.
         start_s: zero of the run's clock on ``time.perf_counter`` [s].
     """
 
@@ -53,7 +54,7 @@ class Completion:
         self._done_s = np.full(count, np.nan)
         self._status = np.full(count, LOST, dtype=np.int8)
         self._left = count
-        self.counts = [0, 0, 0]
+        self._counts = [0, 0, 0]
         self._lock = threading.Lock()
         self._all = threading.Event()
         self.start_s = time.perf_counter()
@@ -84,7 +85,7 @@ class Completion:
                 return
             self._done_s[number] = now_s
             self._status[number] = status
-            self.counts[status] += 1
+            self._counts[status] += 1
             self._left -= 1
             if self._left == 0:
                 self._all.set()
@@ -93,10 +94,20 @@ class Completion:
         """Wait until every request has ended; false when ``timeout_s`` passed first."""
         return self._all.wait(timeout_s)
 
-    def so_far(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-        """When some of the requests ended (NaN: not yet) and how, as it stands now [s]."""
+    @property
+    def answered(self) -> int:
+        """Requests answered so far."""
+        return self._counts[OK]
+
+    @property
+    def refused_count(self) -> int:
+        """Requests refused so far."""
+        return self._counts[REFUSED]
+
+    def answered_at(self, part: slice) -> NDArray[np.float64]:
+        """When some of the requests were answered [s]; NaN for those that were not."""
         with self._lock:
-            return self._done_s[part].copy(), self._status[part].copy()
+            return np.where(self._status[part] == OK, self._done_s[part], np.nan)
 
     def raw(self, due_s: NDArray[np.float64], sent_s: NDArray[np.float64]) -> RawLoad:
         """The run as it stands now; what is reported later is not in it."""
@@ -107,7 +118,9 @@ class Completion:
         return RawLoad(due_s, sent_s, done_s, status, end_s)
 
 
-def run_open_loop(submit: Callable[[int, Completion], None], due_s: NDArray[np.float64], *, drain_s: float = 5.0) -> RawLoad:
+def run_open_loop(
+    submit: Callable[[int, Completion], None], due_s: NDArray[np.float64], *, drain_s: float = 5.0, live: Live | None = None
+) -> RawLoad:
     """Hand request i to ``submit(i, completion)`` when it is due, then wait up to ``drain_s`` for the last answers.
 
     ``submit`` must return at once and not raise; what it takes is seen in the lateness of the requests after it.
@@ -116,11 +129,12 @@ def run_open_loop(submit: Callable[[int, Completion], None], due_s: NDArray[np.f
     completion = Completion(len(due_s))
     with short_collections():
         start_s = completion.begin()
-        for number, at_s in enumerate(due_s.tolist()):
-            _wait_until(start_s + at_s)
-            sent_s[number] = time.perf_counter() - start_s
-            submit(number, completion)
-        completion.wait(drain_s)
+        with watched(live, due_s, sent_s, completion):
+            for number, at_s in enumerate(due_s.tolist()):
+                _wait_until(start_s + at_s)
+                sent_s[number] = time.perf_counter() - start_s
+                submit(number, completion)
+            completion.wait(drain_s)
     return completion.raw(due_s, sent_s)
 
 

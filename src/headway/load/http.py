@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.load.connection import Address, Answer, Connection, Trust
+from headway.load.connection import SYSTEM, Address, Answer, Connection, Trust
 from headway.load.generator import Completion, RawLoad, short_collections
 from headway.load.live import Live, watched
 from headway.records import ConfigError, MeasurementError
@@ -48,7 +48,7 @@ def run_http(
     most_connections: int = MOST_CONNECTIONS,
     on_answer: Callable[[Answer], None] | None = None,
     spin: bool = False,
-    trust: Trust = Trust(),  # noqa: B008 - frozen
+    trust: Trust = SYSTEM,
     live: Live | None = None,
 ) -> RawLoad:
     """POST request i, with body i modulo their number, when it is due; answers 2xx are ok, 429 and 503 refused, all else failed.

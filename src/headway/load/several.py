@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.load.connection import Trust
+from headway.load.connection import SYSTEM, Trust
 from headway.load.generator import RawLoad
 from headway.load.http import run_http
 from headway.records import ConfigError, HeadwayError, MeasurementError
@@ -23,7 +23,7 @@ MOST = 16
 
 def run_http_by(
     senders: int, url: str, bodies: Sequence[bytes], headers: Sequence[Mapping[str, str]], due_s: NDArray[np.float64],
-    *, drain_s: float, most_connections: int, spin: bool = False, trust: Trust = Trust(),  # noqa: B008 - frozen
+    *, drain_s: float, most_connections: int, spin: bool = False, trust: Trust = SYSTEM,
 ) -> RawLoad:  # fmt: skip
     """``run_http`` by ``senders`` processes that start together, within about a millisecond of each other.
 

@@ -3,15 +3,50 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 from headway.records import LoadPoint, Objective
-from headway.report.wording import ms, number, percent
+from headway.report.wording import ms, number, percent, rate
 from headway.stats import requests_to_prove
 
 CONFIDENCE = 0.95
 STEADY = 0.1
 """A Little ratio this far from 1 is worth a word."""
 SAME = 0.02
+
+
+class Going(Protocol):
+    """How a run goes: ``headway.load.Seen``."""
+
+    @property
+    def left_s(self) -> float:
+        """Until the last request is due [s]."""
+
+    @property
+    def answered_per_s(self) -> float:
+        """Of the last seconds [1/s]."""
+
+    @property
+    def p50_s(self) -> float:
+        """Of the last seconds [s]."""
+
+    @property
+    def p99_s(self) -> float:
+        """Of the last seconds [s]."""
+
+    @property
+    def refused(self) -> int:
+        """Since the start."""
+
+    @property
+    def lateness_s(self) -> float:
+        """Of the sender, the most [s]."""
+
+
+def live_words(seen: Going) -> str:
+    """One line while a run goes on."""
+    latency = "no answers" if math.isnan(seen.p50_s) else f"p50 {ms(seen.p50_s)}  p99 {ms(seen.p99_s)}"
+    return f"{seen.left_s:.0f} s left  {rate(seen.answered_per_s)} answered  {latency}  {seen.refused:,} refused  sender late {ms(seen.lateness_s)}"
 
 
 def verdict_words(point: LoadPoint, objective: Objective) -> str:

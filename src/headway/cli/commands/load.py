@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,18 +16,23 @@ from headway.api.load_audit import audit
 from headway.api.load_find import find
 from headway.api.load_scenario import scenario
 from headway.api.load_session import LoadAsked
-from headway.cli.load_output import print_audit, print_capacity, print_load, print_scenario, print_trial
-from headway.cli.output import drawn_progress, print_json
+from headway.api.load_target import Sending
+from headway.api.progress import Progress
+from headway.cli.load_output import LiveLine, load_progress, print_audit, print_capacity, print_load, print_scenario, print_trial
+from headway.cli.output import print_json
+from headway.load import Trust
 from headway.records import ConfigError, LoadPoint, Objective
 
 NOT_MET = 3
+Shown = AbstractContextManager[Progress]
 
 
 def command(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="URL|BUNDLE", help="http://HOST:PORT of a server of the Open Inference Protocol, or a bundle or run folder."
+            metavar="URL|BUNDLE",
+            help="http(s):// or grpc(s)://HOST:PORT of a server of the Open Inference Protocol, or a bundle or run folder.",
         ),
     ],
     rate: Annotated[float | None, typer.Option(help="Offered rate, requests a second; with --find the first to try.")] = None,
@@ -43,6 +49,11 @@ def command(
     senders: Annotated[
         str, typer.Option(metavar="N|auto", help="Processes that send; auto adds a second when one was the bottleneck of a run.")
     ] = "auto",
+    spin: Annotated[
+        bool, typer.Option("--spin", help="The sender never sleeps: steadier, but takes a core of its own; only for http(s)://.")
+    ] = False,
+    ca: Annotated[str, typer.Option("--ca", metavar="FILE", help="Certificates (PEM) to believe over TLS; by default the system's.")] = "",
+    insecure: Annotated[bool, typer.Option("--insecure", help="Believe any certificate over TLS.")] = False,
     raw: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the record of every request here, as JSON lines.")] = None,
     hdr: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the distribution of latency here, in HdrHistogram's text form (.hgrm).")
@@ -62,16 +73,20 @@ def command(
     _check_modes(find_, scenario_, audit_, quick, reference)
     if (raw or hdr) and (find_ or scenario_ or audit_):
         raise ConfigError("--raw and --hdr are of a single run at one rate; leave --find, --scenario and --audit out")
-    asked = LoadAsked(target=target, arrivals=arrivals, slo=slo, data=data, model=model, seed=seed, senders=_count(senders))
+    progress = load_progress(as_json)
+    sending = Sending(spin=spin, trust=Trust(ca, insecure), live=progress.tell if isinstance(progress, LiveLine) else None)
+    asked = LoadAsked(
+        target=target, arrivals=arrivals, slo=slo, data=data, model=model, seed=seed, senders=_count(senders), sending=sending
+    )  # fmt: skip
     seconds = parse_duration(for_, "--for") if for_ else None
     if find_:
-        code = _find(asked, rate, seconds, as_json)
+        code = _find(asked, progress, rate, seconds, as_json)
     elif scenario_:
-        code = _scenario(asked, scenario_, rate, seconds, quick, as_json)
+        code = _scenario(asked, progress, scenario_, rate, seconds, quick, as_json)
     elif audit_:
-        code = _audit(asked, rate, seconds, reference, as_json)
+        code = _audit(asked, progress, rate, seconds, reference, as_json)
     else:
-        code = _load(asked, rate, seconds, (raw, hdr), as_json)
+        code = _load(asked, progress, rate, seconds, (raw, hdr), as_json)
     raise typer.Exit(code)
 
 
@@ -92,8 +107,10 @@ def _check_modes(find_: bool, scenario_: str, audit_: bool, quick: bool, referen
         raise ConfigError("--reference belongs to --audit, and that was not given; add --audit")
 
 
-def _load(asked: LoadAsked, rate: float | None, seconds: float | None, files: tuple[Path | None, Path | None], as_json: bool) -> int:
-    with drawn_progress() as progress:
+def _load(
+    asked: LoadAsked, shown: Shown, rate: float | None, seconds: float | None, files: tuple[Path | None, Path | None], as_json: bool
+) -> int:
+    with shown as progress:
         found = load(asked, rate_per_s=rate, duration_s=seconds, raw=files[0], hdr=files[1], progress=progress)
     point = found.point
     if as_json:
@@ -108,14 +125,14 @@ def _quotable(point: LoadPoint) -> LoadPoint:
     return msgspec.structs.replace(point, percentiles=()) if point.verdict == "generator-bound" else point
 
 
-def _find(asked: LoadAsked, rate: float | None, seconds: float | None, as_json: bool) -> int:
+def _find(asked: LoadAsked, shown: Shown, rate: float | None, seconds: float | None, as_json: bool) -> int:
     console = Console(highlight=False)
 
     def tell(search: int, point: LoadPoint, objective: Objective) -> None:
         if not as_json:
             print_trial(console, search, point, objective)
 
-    with drawn_progress() as progress:
+    with shown as progress:
         found = find(asked, start_per_s=rate, trial_s=seconds, tell=tell, progress=progress)
     if as_json:
         print_json(found)
@@ -125,8 +142,8 @@ def _find(asked: LoadAsked, rate: float | None, seconds: float | None, as_json: 
     return NOT_MET if found.rate_per_s == 0 or (wanted is not None and found.rate_per_s < wanted) else 0
 
 
-def _scenario(asked: LoadAsked, name: str, rate: float | None, seconds: float | None, quick: bool, as_json: bool) -> int:
-    with drawn_progress() as progress:
+def _scenario(asked: LoadAsked, shown: Shown, name: str, rate: float | None, seconds: float | None, quick: bool, as_json: bool) -> int:
+    with shown as progress:
         found = scenario(name, asked, rate_per_s=rate, seconds=seconds, quick=quick, progress=progress)
     if as_json:
         print_json(found)
@@ -135,8 +152,8 @@ def _scenario(asked: LoadAsked, name: str, rate: float | None, seconds: float | 
     return 0 if found.valid else NOT_MET
 
 
-def _audit(asked: LoadAsked, rate: float | None, seconds: float | None, reference: str, as_json: bool) -> int:
-    with drawn_progress() as progress:
+def _audit(asked: LoadAsked, shown: Shown, rate: float | None, seconds: float | None, reference: str, as_json: bool) -> int:
+    with shown as progress:
         found = audit(asked, rate_per_s=rate, seconds=seconds, reference=reference, progress=progress)
     if as_json:
         print_json({"audit": found})

@@ -48,7 +48,9 @@ class GrpcSender:
         """
         names = sorted({told.name for told in self._ask("RepositoryIndex").models})
         if len(names) != 1:
-            raise ConfigError(f"{self.place}: the model must be named when a server does not tell exactly one, got {names}; add --model NAME")
+            raise ConfigError(
+                f"{self.place}: the model must be named when a server does not tell exactly one, got {names}; add --model NAME"
+            )
         return str(names[0])
 
     def inputs(self, model: str) -> tuple[TensorSpec, ...]:
@@ -123,21 +125,24 @@ class GrpcSender:
             calls.end()
 
     def _reach(self) -> None:
+        method = METHODS["ServerLive"]
+        call = self._channel.unary_unary(f"/{SERVICE}/ServerLive", request_serializer=method.request.SerializeToString)
         try:
-            grpc.channel_ready_future(self._channel).result(ASK_S)
-        except grpc.FutureTimeoutError as error:
-            raise MeasurementError(f"a gRPC server must listen at {self.place}, got no connection within {ASK_S:g} s; start it first") from error
+            call(method.request(), timeout=ASK_S, metadata=self._metadata)
+        except grpc.RpcError as error:
+            if error.code() in _REFUSED:
+                raise MeasurementError(f"a gRPC server must listen at {self.place}, got: {error.details()}; start it first") from error
 
-    def _ask(self, name: str, **fields: Any) -> Any:
-        method = METHODS[name]
+    def _ask(self, asked: str, **fields: Any) -> Any:
+        method = METHODS[asked]
         call = self._channel.unary_unary(
-            f"/{SERVICE}/{name}", request_serializer=method.request.SerializeToString, response_deserializer=method.response.FromString
+            f"/{SERVICE}/{asked}", request_serializer=method.request.SerializeToString, response_deserializer=method.response.FromString
         )
         try:
             return call(method.request(**fields), timeout=ASK_S, metadata=self._metadata)
         except grpc.RpcError as error:
             raise ConfigError(
-                f"{self.place}: a gRPC server of the Open Inference Protocol must answer {name}, got {error.code().name}: {error.details()}; "
+                f"{self.place}: a gRPC server of the Open Inference Protocol must answer {asked}, got {error.code().name}: {error.details()}; "
                 "start one, or correct the URL or --model"
             ) from error
 

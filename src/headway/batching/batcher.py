@@ -10,6 +10,7 @@ from bisect import insort
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from headway.batching.overload import Demand, Spare
 from headway.batching.pace import Pace
 from headway.batching.policy import alike, batch_within, finish_s, fit, take
 from headway.records import HeadwayError
@@ -99,6 +100,7 @@ class Batcher(Generic[T, R]):
         self._running = 0
         self._free_s = [0.0] * instances
         self._open = True
+        self._demand, self._spare = Demand(), Spare(latency_s)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._emptied = threading.Condition(self._lock)
@@ -124,15 +126,12 @@ class Batcher(Generic[T, R]):
         with self._lock:
             self._keep(pace)
 
-    def submit(
-        self, item: T, *, rows: int = 1, key: Hashable = None, deadline_s: float = math.inf, priority: int = 0, spare_s: float = 0.0
-    ) -> None:
+    def submit(self, item: T, *, rows: int = 1, key: Hashable = None, deadline_s: float = math.inf, priority: int = 0) -> None:
         """Queue an item; returns at once, from any thread.
 
         Args:
             key: only items with equal keys share a batch.
             deadline_s: when it must be done, on the batcher's clock [s].
-            spare_s: it is taken only if it can be done so long before its deadline; what was taken is run until the deadline itself [s].
 
         Raises:
             QueueFull: the queue is at its limit, or the batcher is draining.
@@ -142,6 +141,7 @@ class Batcher(Generic[T, R]):
         with self._lock:
             if not self._open:
                 raise QueueFull("the server is shutting down; send the request to another one")
+            self._asked(rows, now_s)
             waiting = self._waiting
             if len(waiting) >= self._queue_limit:
                 raise QueueFull(f"at most {self._queue_limit} requests may wait, and as many do; try again later")
@@ -149,7 +149,7 @@ class Batcher(Generic[T, R]):
             self._number += 1
             entry = _Waiting(priority, due_s, self._number, item, rows, key, now_s, deadline_s)
             last = not waiting or waiting[-1] < entry
-            if self._late(now_s, rows, deadline_s - spare_s, entry[:3], last=last):
+            if self._late(now_s, rows, deadline_s, entry[:3], last=last):
                 raise Late("too much is waiting for an answer by the deadline")
             if last:
                 waiting.append(entry)
@@ -163,7 +163,11 @@ class Batcher(Generic[T, R]):
     def late(self, deadline_s: float, priority: int = 0) -> bool:
         """Whether an item of one row would be refused for this deadline if it came now: ``submit`` without an item."""
         with self._lock:
-            return self._late(self._clock(), 1, deadline_s, (priority, deadline_s, self._number + 1), last=False)
+            now_s = self._clock()
+            late = self._late(now_s, 1, deadline_s, (priority, deadline_s, self._number + 1), last=False)
+            if late:
+                self._asked(1, now_s)
+            return late
 
     def drain(self, timeout_s: float) -> bool:
         """Take no more items and wait until all are answered; false when ``timeout_s`` passed first."""
@@ -188,11 +192,19 @@ class Batcher(Generic[T, R]):
         waiting = self._waiting
         last = last or not waiting or waiting[-1][:3] < place
         ahead = self._waiting_rows if last else sum([other.rows for other in waiting if other[:3] < place])
-        return finish_s(now_s, ahead, rows, self._free_s, self._pace.tau_s, self._batch) > deadline_s
+        return finish_s(now_s, ahead, rows, self._free_s, self._pace.tau_s, self._batch) > deadline_s - self._spare.seconds
 
     def _keep(self, pace: Pace | None) -> None:
         self._pace = pace
-        self._batch = self._max_batch if pace is None else batch_within(pace.tau_s, self._max_batch, self._latency_s)
+        self._batch = self._max_batch
+        if pace is not None:
+            self._batch = batch_within(
+                pace.tau_s, self._max_batch, self._latency_s, demand_per_s=self._demand.per_s, instances=len(self._free_s)
+            )
+
+    def _asked(self, rows: int, now_s: float) -> None:
+        if self._demand.add(rows, now_s):
+            self._keep(self._pace)
 
     def _work(self, instance: int) -> None:
         self._begin()
@@ -203,6 +215,7 @@ class Batcher(Generic[T, R]):
         """Run one batch; false when closed and empty. A function of its own, so that an idle thread keeps no batch alive."""
         batch, late = self._next(instance)
         if late:
+            self._spare.learn(True)
             self._told(self._refuse, [entry.item for entry in late])
         if not batch:
             self._left(instance, len(late))
@@ -219,9 +232,12 @@ class Batcher(Generic[T, R]):
             outcome = error
         finished_s = self._clock()
         self._told(self._done, items, outcome, BatchTimes(tuple([entry.arrived_s for entry in batch]), started_s, finished_s))
-        if pace is not None and pace.observe(sum(entry.rows for entry in batch), finished_s - started_s):
+        if pace is not None:
+            moved = pace.observe(sum(entry.rows for entry in batch), finished_s - started_s)
             with self._lock:
-                self._keep(self._pace)
+                self._spare.learn(any(entry.deadline_s < finished_s for entry in batch))
+                if moved:
+                    self._keep(self._pace)
         self._left(instance, len(items) + len(late))
         return True
 
@@ -266,7 +282,7 @@ class Batcher(Generic[T, R]):
         waiting, pace = self._waiting, self._pace
         if pace is not None:
             rows, deadlines_s = [entry.rows for entry in batch], [entry.deadline_s for entry in batch]
-            chosen = fit(rows, deadlines_s, now_s, pace.tau_s, backlog=len(waiting) > count)
+            chosen = fit(rows, deadlines_s, now_s, pace.tau_s, backlog=len(waiting) > count or sum(rows) >= self._batch)
             batch, late = [batch[place] for place in chosen.run], [batch[place] for place in chosen.refuse]
             size = sum(entry.rows for entry in batch)
             self._free_s[instance] = now_s + pace.tau_s[min(size, len(pace.tau_s) - 1)] if batch else 0.0

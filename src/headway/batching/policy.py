@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 
@@ -69,13 +70,13 @@ def alike(keys: Sequence[object]) -> list[int]:
 def fit(rows: Sequence[int], deadline_s: Sequence[float], now_s: float, tau_s: Sequence[float], *, backlog: bool) -> Fit:
     """Which items of a batch to run, so that none is run in vain.
 
-    When all are in time together, all run. Otherwise, with nothing else waiting, the batch shrinks from its end until the most urgent item is in time.
-    With a backlog it does not shrink, for smaller batches would lower the throughput when it is needed most: the items in danger are refused and
-    the rest runs (early drop: Shen et al., Nexus, SOSP 2019, section 6.3). An item that would be late even alone is refused in both cases.
+    When all are in time together, all run. Otherwise, with nothing else waiting, the batch is cut in two, if both parts are in time one after the
+    other. Else the items in danger are refused and the rest runs, for smaller batches would lower the throughput when it is needed most (early
+    drop: Shen et al., Nexus, SOSP 2019, section 6.3).
 
     Args:
         rows, deadline_s: of each item, in the order in which they are to run; a deadline may be infinite [s].
-        backlog: whether more is waiting than this batch.
+        backlog: whether more is waiting than this batch, or it is as large as it may be.
     """
     run = list(range(len(rows)))
     refuse: list[int] = []
@@ -83,12 +84,26 @@ def fit(rows: Sequence[int], deadline_s: Sequence[float], now_s: float, tau_s: S
         urgent = min(run, key=deadline_s.__getitem__)
         if now_s + _tau(tau_s, sum(rows[place] for place in run)) <= deadline_s[urgent]:
             break
-        if backlog or now_s + _tau(tau_s, rows[urgent]) > deadline_s[urgent]:
-            run.remove(urgent)
-            refuse.append(urgent)
-        else:
-            run.pop()
+        count = 0 if backlog else _first_part(run, rows, deadline_s, now_s, tau_s)
+        if count:
+            return Fit(run[:count], refuse)
+        run.remove(urgent)
+        refuse.append(urgent)
     return Fit(run, refuse)
+
+
+def _first_part(run: Sequence[int], rows: Sequence[int], deadline_s: Sequence[float], now_s: float, tau_s: Sequence[float]) -> int:
+    """How many of the first items of a batch can run so that they and, in a batch after them, the rest are in time; 0: it cannot be done."""
+    rest_until_s, rest_rows = math.inf, 0
+    first_until_s = list(accumulate((deadline_s[place] for place in run), min))
+    first_rows = list(accumulate(rows[place] for place in run))
+    for count in range(len(run) - 1, 0, -1):
+        rest_until_s = min(rest_until_s, deadline_s[run[count]])
+        rest_rows += rows[run[count]]
+        first_end_s = now_s + _tau(tau_s, first_rows[count - 1])
+        if first_end_s <= first_until_s[count - 1] and first_end_s + _tau(tau_s, rest_rows) <= rest_until_s:
+            return count
+    return 0
 
 
 def finish_s(now_s: float, ahead_rows: int, rows: int, free_s: Sequence[float], tau_s: Sequence[float], max_batch: int) -> float:
@@ -109,16 +124,28 @@ def finish_s(now_s: float, ahead_rows: int, rows: int, free_s: Sequence[float], 
     return start_s + (_tau(tau_s, ahead_rows + rows) if start_s <= now_s else full_s)
 
 
-def batch_within(tau_s: Sequence[float], max_batch: int, latency_s: float) -> int:
+OVERLOADED_SHARE = 0.85
+"""Of the latency, for a batch under overload to be gathered and run in: the rest is for what predictions do not know."""
+
+
+def batch_within(tau_s: Sequence[float], max_batch: int, latency_s: float, *, demand_per_s: float = 0.0, instances: int = 1) -> int:
     """Most rows a batch may have for ``latency_s`` to be held under full load; at least 1.
 
-    An item that arrives just after a batch started waits for that one and then runs in one as large: ``2 tau(b) <= latency``.
+    An item that arrives just after a batch started waits for that one and then runs in one as large: ``2 tau(b) <= latency``. When more is asked
+    for than can be answered, somebody is refused anyhow; then only those need to be in time who come in the last ``k b / demand`` before a batch
+    starts, for they fill it: ``k b / demand + tau(b) <= 0.85 latency``. Larger batches answer more of them.
+
+    Args:
+        demand_per_s: rows that were asked for lately, refused ones included [1/s]; 0 when it is not known.
+        instances: k.
     """
     if math.isinf(latency_s):
         return max_batch
     within = 1
     for size in range(1, max_batch + 1):
-        if 2 * _tau(tau_s, size) <= latency_s:
+        time_s = _tau(tau_s, size)
+        overloaded = demand_per_s * time_s > instances * size
+        if 2 * time_s <= latency_s or (overloaded and instances * size / demand_per_s + time_s <= OVERLOADED_SHARE * latency_s):
             within = size
     return within
 

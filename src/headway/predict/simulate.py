@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.batching import batch_within, finish_s, fit, take
+from headway.batching import Demand, Spare, batch_within, finish_s, fit, take
 from headway.records import Plan, ServiceCurve
 
 FIRST_DRAWS = 32
@@ -113,7 +113,9 @@ def _through_engine(at: list[float], plan: Plan, times: ServiceTimes) -> NDArray
 def _through_guarded_engine(at: list[float], plan: Plan, times: ServiceTimes, tau_s: list[float], deadline_s: float) -> NDArray[np.float64]:
     """When each request is done [s]; infinite: refused, on arrival or when its batch was formed. Deadlines as the batcher keeps them."""
     done = np.full(len(at), math.inf)
+    demand, spare = Demand(), Spare(deadline_s)
     limit = batch_within(tau_s, plan.max_batch, deadline_s)
+    ended: list[tuple[float, bool]] = []
     free, expected = [0.0] * plan.instances, [0.0] * plan.instances
     queue: list[int] = []
 
@@ -129,18 +131,27 @@ def _through_guarded_engine(at: list[float], plan: Plan, times: ServiceTimes, ta
             if now > moment:
                 return
             head = queue[: decision.items or min(len(queue), limit)]
-            chosen = fit([1] * len(head), [at[i] + deadline_s for i in head], now, tau_s, backlog=len(queue) > len(head))
+            chosen = fit(
+                [1] * len(head), [at[i] + deadline_s for i in head], now, tau_s, backlog=len(queue) > len(head) or len(head) >= limit
+            )
             gone = {head[place] for place in (*chosen.run, *chosen.refuse)}
             queue[:] = [i for i in queue if i not in gone]
+            if chosen.refuse:
+                spare.learn(True)
             if chosen.run:
                 free[instance] = now + times.draw_s(len(chosen.run))
                 expected[instance] = now + tau_s[len(chosen.run)]
                 done[[head[place] for place in chosen.run]] = free[instance]
+                heapq.heappush(ended, (free[instance], free[instance] > min(at[head[place]] for place in chosen.run) + deadline_s))
 
     for number, moment in enumerate(at):
         run_until(moment)
+        while ended and ended[0][0] <= moment:
+            spare.learn(heapq.heappop(ended)[1])
+        if demand.add(1, moment):
+            limit = batch_within(tau_s, plan.max_batch, deadline_s, demand_per_s=demand.per_s, instances=plan.instances)
         ready = [min(expected[i], moment) if free[i] <= moment else expected[i] for i in range(plan.instances)]
-        if finish_s(moment, len(queue), 1, ready, tau_s, limit) <= moment + deadline_s:
+        if finish_s(moment, len(queue), 1, ready, tau_s, limit) <= moment + deadline_s - spare.seconds:
             queue.append(number)
     run_until(math.inf)
     return done

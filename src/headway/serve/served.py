@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from headway.batching import Batcher, BatchTimes, Late, QueueFull, calm, capacity_per_s, level
 from headway.records import BundledVariant
-from headway.serve.allowance import Allowance
 from headway.serve.bundle import OpenBundle
 from headway.serve.call import DEFAULT_PRIORITY, Call
 from headway.serve.engine import Engine, Level, Outcome
+from headway.serve.lag import Lag
 from headway.serve.limits import Limits
 from headway.serve.refusal import Refusal
 from headway.serve.seen import Batch, Refused
@@ -86,7 +86,7 @@ class Served:
         self._idle.set()
         self._demand = self.missed = self._missed_before = 0
         self._window_s, self._calm_s = time.perf_counter(), 0.0
-        self._allowance = Allowance(self.deadline_s)
+        self._lag = Lag(self.deadline_s)
         named = [Level(started_level.variant.variant.name, started_level.sessions) for started_level in started.levels]
         self._engine = Engine(named, manifest.inputs, manifest.outputs, plan.max_batch, padding)
         limit = settings.queue_limit or default_queue_limit(bundle, started.variant)
@@ -124,14 +124,11 @@ class Served:
             Refusal: it cannot be answered, or not in time.
         """
         self._demand += call.rows
-        within_s = (self.deadline_s if call.timeout_s is None else call.timeout_s) - self._allowance.lag_s
+        within_s = (self.deadline_s if call.timeout_s is None else call.timeout_s) - self._lag.allowance_s
         try:
             if not self._open:
                 raise DRAINING.with_traceback(None)
-            self._batcher.submit(
-                call, rows=call.rows, key=call.shapes, deadline_s=call.owner.arrived_s + within_s, priority=call.priority,
-                spare_s=self._allowance.error_s,
-            )  # fmt: skip
+            self._batcher.submit(call, rows=call.rows, key=call.shapes, deadline_s=call.owner.arrived_s + within_s, priority=call.priority)
         except QueueFull:
             self.missed += call.rows
             raise QUEUE_FULL.with_traceback(None) from None
@@ -145,7 +142,7 @@ class Served:
         """Why a request would be refused whatever it holds, short of a timeout or a priority of its own; for refusing before it is read."""
         if not self._open:
             return DRAINING
-        if not self._batcher.late(arrived_s + self.deadline_s - self._allowance.lag_s - self._allowance.error_s, DEFAULT_PRIORITY):
+        if not self._batcher.late(arrived_s + self.deadline_s - self._lag.allowance_s, DEFAULT_PRIORITY):
             return None
         self._demand += 1
         self.missed += 1
@@ -177,9 +174,7 @@ class Served:
             call.owner.finish(outcome.answer)
             failed += outcome.status != 200
         delivered_s = time.perf_counter()
-        self._allowance.observe(
-            delivered_s - times.finished_s, min([call.owner.arrived_s for call in calls]) + self.deadline_s - delivered_s
-        )
+        self._lag.observe(delivered_s - times.finished_s)
         self._seen(
             Batch(
                 self.name, self.version, outcomes[0].variant, sum([call.rows for call in calls]), tuple([call.owner.arrived_s for call in calls]),
@@ -189,7 +184,6 @@ class Served:
         self._left(len(calls))
 
     def _deliver_late(self, calls: Sequence[Call], answers: Sequence[object], refusal: Refusal) -> None:
-        self._allowance.missed()
         for call, answer in zip(calls, answers, strict=True):
             call.owner.finish(answer)
             self.refuse(refusal)
@@ -252,7 +246,7 @@ def give_way() -> None:
     """
     if sys.platform == "linux":  # elsewhere the niceness of one thread cannot be set
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), int(os.environ.get("HN", NICENESS)))
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def deadline_s(asked_s: float | None, objective_s: float | None, alone_s: float) -> float:

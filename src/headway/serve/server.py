@@ -45,6 +45,8 @@ else:
 
 CHECK_S = 0.5
 GRACE_S = 0.5
+SWITCH_S = 5e-4
+"""The longest that a thread waits for the interpreter's lock while another one computes in Python; its default is 5 ms [s]."""
 BACKLOG = 2048
 
 
@@ -82,9 +84,12 @@ def serve(
             places, folder=repository, settings=options.settings, limits=options.limits, control=options.control,
             seen=watched.folding.seen, refused=watched.folding.refused, told=tell,
         )  # fmt: skip
+        before_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)
         try:
             runner.run(_Server(models, options, arrivals, watched).live(context, on_ready))
         finally:
+            sys.setswitchinterval(before_s)
             models.close()
             tell("stopped")
             if options.trace is not None:

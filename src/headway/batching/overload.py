@@ -1,0 +1,55 @@
+"""What a batcher learns of overload: how much is asked for, and how much time to keep free for what no prediction knows."""
+
+from __future__ import annotations
+
+import math
+
+WINDOW_S = 0.25
+STEP = 0.05
+"""How much more of the latency is kept free after a batch that was late."""
+LATE_SHARE = 0.01
+"""Share of batches that may be late."""
+MOST_SHARE = 0.15
+"""At most this share of the latency is kept free."""
+
+
+class Demand:
+    """Rows asked for a second, refused ones included, over the last whole window."""
+
+    def __init__(self) -> None:
+        self.per_s = 0.0
+        self._rows = 0
+        self._since_s: float | None = None
+
+    def add(self, rows: int, now_s: float) -> bool:
+        """Count what came; true when ``per_s`` is new."""
+        self._rows += rows
+        if self._since_s is None:
+            self._since_s = now_s
+        span_s = now_s - self._since_s
+        if span_s < WINDOW_S:
+            return False
+        self.per_s = self._rows / span_s
+        self._rows, self._since_s = 0, now_s
+        return True
+
+
+class Spare:
+    """Time that an item must have to spare, by the predictions, to be taken.
+
+    It grows with each batch that was too late for one of its items, and shrinks with each that was not, so that it settles where one batch in a
+    hundred is late (Robbins and Monro, A Stochastic Approximation Method, 1951). While nothing is late it is nothing.
+
+    Attributes:
+        seconds: the time [s].
+    """
+
+    def __init__(self, latency_s: float) -> None:
+        self._latency_s = latency_s
+        self.seconds = 0.0
+
+    def learn(self, late: bool) -> None:
+        """Learn from one batch, or from items that were taken and could not be run in time."""
+        if self._latency_s < math.inf:
+            seconds = self.seconds + STEP * (late - LATE_SHARE) * self._latency_s
+            self.seconds = min(MOST_SHARE * self._latency_s, max(0.0, seconds))

@@ -50,9 +50,17 @@ def test_nothing_is_run_in_vain(items: list[tuple[int, float]], backlog: bool) -
     assert chosen.run == sorted(chosen.run)
     ends = tau(sum(rows[place] for place in chosen.run))
     assert all(ends <= deadlines[place] for place in chosen.run)
-    if not backlog:
-        assert all(tau(rows[place]) > deadlines[place] for place in chosen.refuse)
     assert chosen.run or chosen.refuse
+    cuts = [count for count in range(1, len(items)) if in_two_parts(rows, deadlines, count)]
+    if chosen.refuse and not backlog:
+        assert not cuts
+    if not chosen.refuse and len(chosen.run) < len(items):
+        assert len(chosen.run) == max(cuts)
+
+
+def in_two_parts(rows: Sequence[int], deadlines: Sequence[float], count: int) -> bool:
+    first, rest = tau(sum(rows[:count])), tau(sum(rows[count:]))
+    return all(first <= deadline for deadline in deadlines[:count]) and all(first + rest <= deadline for deadline in deadlines[count:])
 
 
 @given(ITEMS)

@@ -17,8 +17,9 @@ def test_demand_is_the_rate_of_the_last_whole_window() -> None:
     moved = [demand.add(2, place * WINDOW_S / 10) for place in range(11)]
     assert moved == [False] * 10 + [True]
     assert demand.per_s == pytest.approx(22 / WINDOW_S)
+    assert not demand.add(1, 2 * WINDOW_S)
     assert demand.add(1, 100.0)
-    assert demand.per_s == pytest.approx(1 / (100 - WINDOW_S))
+    assert demand.per_s == pytest.approx(2 / (100 - WINDOW_S))
 
 
 def test_nothing_is_kept_while_nothing_is_late() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-WINDOW_S = 0.25
+WINDOW_S, LEAST_ROWS, LONGEST_WINDOW_S = 0.1, 20, 1.0
+"""Demand is looked at over windows of this length, longer ones while fewer rows than these came, but not longer than the last [s]."""
 STEP = 0.05
 """How much more of the latency is kept free after a batch that was late."""
 LATE_SHARE = 0.01
@@ -27,7 +28,7 @@ class Demand:
         if self._since_s is None:
             self._since_s = now_s
         span_s = now_s - self._since_s
-        if span_s < WINDOW_S:
+        if span_s < WINDOW_S or (self._rows < LEAST_ROWS and span_s < LONGEST_WINDOW_S):
             return False
         self.per_s = self._rows / span_s
         self._rows, self._since_s = 0, now_s

@@ -89,6 +89,13 @@ def test_the_end_is_predicted_in_closed_form() -> None:
     assert finish_s(5.0, 17, 1, [5.5, 5.1], TAU, 8) == pytest.approx(5.1 + 3 * tau(8))
 
 
+def test_an_item_that_waits_is_joined_by_what_is_asked_for_meanwhile() -> None:
+    assert finish_s(5.0, 1, 1, [5.5], TAU, 8, 2.0) == 5.5 + tau(3)
+    assert finish_s(5.0, 1, 1, [5.5], TAU, 8, 100.0) == 5.5 + tau(8)
+    assert finish_s(5.0, 9, 1, [5.5], TAU, 8, 0.1) == pytest.approx(5.5 + tau(8) + tau(3))
+    assert finish_s(5.0, 1, 1, [5.0], TAU, 8, 2.0) == 5.0 + tau(2)
+
+
 def test_the_batch_that_a_latency_allows() -> None:
     assert batch_within(TAU, 64, math.inf) == 64
     assert batch_within(TAU, 64, 2 * tau(30)) == 30

@@ -192,7 +192,8 @@ class Batcher(Generic[T, R]):
         waiting = self._waiting
         last = last or not waiting or waiting[-1][:3] < place
         ahead = self._waiting_rows if last else sum([other.rows for other in waiting if other[:3] < place])
-        return finish_s(now_s, ahead, rows, self._free_s, self._pace.tau_s, self._batch) > deadline_s - self._spare.seconds
+        end_s = finish_s(now_s, ahead, rows, self._free_s, self._pace.tau_s, self._batch, self._demand.per_s or math.inf)
+        return end_s > deadline_s - self._spare.seconds
 
     def _keep(self, pace: Pace | None) -> None:
         self._pace = pace

@@ -106,14 +106,23 @@ def _first_part(run: Sequence[int], rows: Sequence[int], deadline_s: Sequence[fl
     return 0
 
 
-def finish_s(now_s: float, ahead_rows: int, rows: int, free_s: Sequence[float], tau_s: Sequence[float], max_batch: int) -> float:
+def finish_s(
+    now_s: float,
+    ahead_rows: int,
+    rows: int,
+    free_s: Sequence[float],
+    tau_s: Sequence[float],
+    max_batch: int,
+    demand_per_s: float = math.inf,
+) -> float:
     """When an item that arrives now will be done, if what is ahead of it and itself run in full batches [s].
 
     Args:
         ahead_rows: rows waiting that will run before it.
         free_s: when each instance is expected to be free, in any order; in the past: it is free now [s].
+        demand_per_s: rows asked for lately; infinite when that is not known [1/s].
 
-    An item that runs at once takes its own time. One that waits is joined by others meanwhile, so its batch is taken to be full.
+    An item that runs at once takes its own time. One that waits is joined by what comes meanwhile; its batch is full at most.
     """
     before, full_s = ahead_rows // max_batch, _tau(tau_s, max_batch)
     ready_s = sorted(max(now_s, at_s) for at_s in free_s)
@@ -121,7 +130,10 @@ def finish_s(now_s: float, ahead_rows: int, rows: int, free_s: Sequence[float], 
         insort(ready_s, ready_s.pop(0) + full_s)
         before -= 1
     start_s = ready_s[before % len(ready_s)] + before // len(ready_s) * full_s  # from here on the instances take turns
-    return start_s + (_tau(tau_s, ahead_rows + rows) if start_s <= now_s else full_s)
+    if start_s <= now_s:
+        return start_s + _tau(tau_s, ahead_rows + rows)
+    joined = ahead_rows % max_batch + rows + demand_per_s * (start_s - now_s)
+    return start_s + (full_s if joined >= max_batch else _tau(tau_s, math.ceil(joined)))
 
 
 OVERLOADED_SHARE = 0.85

@@ -151,7 +151,7 @@ def _through_guarded_engine(at: list[float], plan: Plan, times: ServiceTimes, ta
         if demand.add(1, moment):
             limit = batch_within(tau_s, plan.max_batch, deadline_s, demand_per_s=demand.per_s, instances=plan.instances)
         ready = [min(expected[i], moment) if free[i] <= moment else expected[i] for i in range(plan.instances)]
-        if finish_s(moment, len(queue), 1, ready, tau_s, limit) <= moment + deadline_s - spare.seconds:
+        if finish_s(moment, len(queue), 1, ready, tau_s, limit, demand.per_s or math.inf) <= moment + deadline_s - spare.seconds:
             queue.append(number)
     run_until(math.inf)
     return done

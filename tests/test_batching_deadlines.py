@@ -23,6 +23,7 @@ from headway.batching import (
     batch_within,
     calm,
     capacity_per_s,
+    done_by_s,
     finish_s,
     fit,
     level,
@@ -80,6 +81,17 @@ def test_more_ahead_never_ends_earlier(ahead: int, rows: int, free: list[float],
     ends = [finish_s(0.0, count, rows, free, TAU, max_batch) for count in (ahead, ahead + 1, ahead + max_batch)]
     assert ends == sorted(ends)
     assert ends[0] >= min(free) + tau(1)
+
+
+@given(
+    ahead=st.integers(0, 60),
+    free=st.lists(st.floats(-1.0, 20.0), min_size=1, max_size=4),
+    max_batch=st.integers(1, 8),
+    demand_per_s=st.sampled_from([0.0, 1.0, 50.0, math.inf]),
+)
+def test_an_item_is_never_done_later_than_the_quick_look_says(ahead: int, free: list[float], max_batch: int, demand_per_s: float) -> None:
+    by_s = done_by_s(0.0, ahead, free, tau(max_batch), max_batch)
+    assert finish_s(0.0, ahead, 1, free, TAU, max_batch, demand_per_s) <= by_s + 1e-9
 
 
 def test_the_end_is_predicted_in_closed_form() -> None:

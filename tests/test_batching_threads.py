@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headway.batching import Batcher, BatchTimes, QueueFull
+from headway.batching import Batcher, BatchTimes, Pace, QueueFull
 
 
 @dataclass(frozen=True)
@@ -241,3 +241,55 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     good: dict[str, float] = {"instances": 1, "max_batch": 1, "queue_limit": 1}
     with pytest.raises(ValueError, match="at least"):
         Batcher(lambda _, items: list(items), lambda *_: None, **{**good, **wrong})  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(work=WORK, instances=st.integers(1, 3), senders=st.integers(1, 2), most_s=st.sampled_from([0.0, 0.005, 1.0]))
+def test_started_here_or_there_every_item_is_answered_once(
+    *, work: list[tuple[int, bool]], instances: int, senders: int, most_s: float
+) -> None:
+    items = [Item(number, size, fails and number % 3 == 0) for number, (size, fails) in enumerate(work)]
+    witness = Witness()
+    batcher: Batcher[Item, int] = Batcher(
+        witness.run, witness.done, instances=instances, max_batch=4, queue_limit=1000, pace=Pace({1: 0.001, 4: 0.01}, 4)
+    )
+
+    def send(first: int) -> None:
+        for item in items[first::senders]:
+            batcher.submit(item, rows=item.rows, wake=first == 1)
+            if first == 0 and item.number % 2 == 0:
+                while batcher.start(most_s):
+                    pass
+
+    threads = [threading.Thread(target=send, args=(first,)) for first in range(senders)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    while batcher.start(most_s):
+        pass
+    assert batcher.drain(10.0)
+    batcher.close()
+    assert not witness.faults
+    assert sorted(witness.answers) == [item.number for item in items]
+    assert all(len(answers) == 1 for answers in witness.answers.values())
+
+
+@pytest.mark.parametrize(("most_s", "here"), [(0.01, True), (0.001, False)])
+def test_a_short_batch_runs_on_the_calling_thread(*, most_s: float, here: bool) -> None:
+    ran: list[int] = []
+
+    def run(_: int, items: Sequence[int]) -> Sequence[int]:
+        ran.append(threading.get_ident())
+        return items
+
+    batcher: Batcher[int, int] = Batcher(run, lambda *_: None, instances=1, max_batch=1, queue_limit=9, pace=Pace({1: 0.005}, 1))
+    batcher.submit(1, wake=False)
+    batcher.submit(2, wake=False)
+    assert not ran
+    assert batcher.start(most_s) == here
+    if here:
+        assert not batcher.start(most_s)
+    batcher.close()
+    assert len(ran) == 2
+    assert (set(ran) == {threading.get_ident()}) == here

@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from headway.batching.overload import Demand, Spare
 from headway.batching.pace import Pace
-from headway.batching.policy import alike, batch_within, finish_s, fit, take
+from headway.batching.policy import alike, batch_within, done_by_s, finish_s, fit, take, tau
 from headway.records import HeadwayError
 
 logger = logging.getLogger(__name__)
@@ -98,6 +98,8 @@ class Batcher(Generic[T, R]):
         self._keys = 1
         self._number = 0
         self._running = 0
+        self._idle = set(range(instances))
+        self._lent = False
         self._free_s = [0.0] * instances
         self._open = True
         self._demand, self._spare = Demand(), Spare(latency_s)
@@ -121,17 +123,25 @@ class Batcher(Generic[T, R]):
         with self._lock:
             return len(self._waiting) + self._running
 
+    @property
+    def busy_until_s(self) -> float:
+        """When the first instance is expected to be free, on the batcher's clock; 0: one is, or there is no pace [s]."""
+        return min(self._free_s)
+
     def keep(self, pace: Pace) -> None:
         """Predict by another pace from now on: the model behind ``run`` has changed."""
         with self._lock:
             self._keep(pace)
 
-    def submit(self, item: T, *, rows: int = 1, key: Hashable = None, deadline_s: float = math.inf, priority: int = 0) -> None:
+    def submit(
+        self, item: T, *, rows: int = 1, key: Hashable = None, deadline_s: float = math.inf, priority: int = 0, wake: bool = True
+    ) -> None:
         """Queue an item; returns at once, from any thread.
 
         Args:
             key: only items with equal keys share a batch.
             deadline_s: when it must be done, on the batcher's clock [s].
+            wake: whether an idle instance's thread starts at once; otherwise the caller calls ``start`` soon.
 
         Raises:
             QueueFull: the queue is at its limit, or the batcher is draining.
@@ -158,7 +168,30 @@ class Batcher(Generic[T, R]):
             self._waiting_rows += rows
             if key is not None and key != waiting[0].key:
                 self._keys = LOOK_AHEAD
-            self._changed.notify()
+            if wake:
+                self._wake()
+
+    def start(self, most_s: float) -> bool:
+        """Let an idle instance run the next batch: on the calling thread when it is expected to take at most ``most_s``, or else on its own.
+
+        A short batch costs less than waking another thread for it. True when it ran here and more is waiting: call again.
+        """
+        with self._lock:
+            if not self._waiting:
+                return False
+            rows = min(self._batch, self._waiting_rows)
+            if not self._idle or self._lent or self._pace is None or self._max_wait_s or tau(self._pace.tau_s, rows) > most_s:
+                self._wake()
+                return False
+            instance = next(iter(self._idle))
+            self._lent = True
+            batch, late, _ = self._take(instance)
+        try:
+            self._run_batch(instance, batch, late)
+        finally:
+            with self._lock:
+                self._lent = False
+        return bool(self._waiting)
 
     def late(self, deadline_s: float, priority: int = 0) -> bool:
         """Whether an item of one row would be refused for this deadline if it came now: ``submit`` without an item."""
@@ -192,16 +225,20 @@ class Batcher(Generic[T, R]):
         waiting = self._waiting
         last = last or not waiting or waiting[-1][:3] < place
         ahead = self._waiting_rows if last else sum([other.rows for other in waiting if other[:3] < place])
+        until_s = deadline_s - self._spare.seconds
+        if rows == 1 and done_by_s(now_s, ahead, self._free_s, self._full_s, self._batch) <= until_s:
+            return False
         end_s = finish_s(now_s, ahead, rows, self._free_s, self._pace.tau_s, self._batch, self._demand.per_s or math.inf)
-        return end_s > deadline_s - self._spare.seconds
+        return end_s > until_s
 
     def _keep(self, pace: Pace | None) -> None:
         self._pace = pace
-        self._batch = self._max_batch
+        self._batch, self._full_s = self._max_batch, 0.0
         if pace is not None:
             self._batch = batch_within(
                 pace.tau_s, self._max_batch, self._latency_s, demand_per_s=self._demand.per_s, instances=len(self._free_s)
             )
+            self._full_s = tau(pace.tau_s, self._batch)
 
     def _asked(self, rows: int, now_s: float) -> None:
         if self._demand.add(rows, now_s):
@@ -215,12 +252,17 @@ class Batcher(Generic[T, R]):
     def _run_next(self, instance: int) -> bool:
         """Run one batch; false when closed and empty. A function of its own, so that an idle thread keeps no batch alive."""
         batch, late = self._next(instance)
+        if batch or late:
+            self._run_batch(instance, batch, late)
+        return bool(batch or late)
+
+    def _run_batch(self, instance: int, batch: list[_Waiting[T]], late: list[_Waiting[T]]) -> None:
         if late:
             self._spare.learn(True)
             self._told(self._refuse, [entry.item for entry in late])
         if not batch:
             self._left(instance, len(late))
-            return bool(late)
+            return
         items = [entry.item for entry in batch]
         pace = self._pace
         started_s = self._clock()
@@ -240,7 +282,6 @@ class Batcher(Generic[T, R]):
                 if moved:
                     self._keep(self._pace)
         self._left(instance, len(items) + len(late))
-        return True
 
     def _told(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
@@ -252,6 +293,7 @@ class Batcher(Generic[T, R]):
         with self._lock:
             self._running -= count
             self._free_s[instance] = 0.0
+            self._idle.add(instance)
             if not self._waiting and not self._running:
                 self._emptied.notify_all()
 
@@ -259,23 +301,37 @@ class Batcher(Generic[T, R]):
         """The next batch and the items refused before it, as soon as the policy gives any; both empty when closed and empty."""
         with self._lock:
             while self._open or self._waiting:
-                now_s = self._clock()
-                head = self._waiting[: self._batch * self._keys + 1]
-                if self._keys > 1 and head:
-                    head = [head[place] for place in alike([entry.key for entry in head])]
-                decision = take(
-                    [entry.rows for entry in head], [entry.arrived_s for entry in head], now_s,
-                    max_batch=self._batch, max_wait_s=self._max_wait_s if self._open else 0.0, start_by_s=self._start_by_s(head),
-                )  # fmt: skip
-                if decision.items:
-                    return self._taken(instance, head, decision.items, now_s)
-                self._changed.wait(None if decision.wake_at_s is None else max(0.0, decision.wake_at_s - now_s))
+                wait_s = None
+                if instance in self._idle:
+                    batch, late, wait_s = self._take(instance)
+                    if batch or late:
+                        return batch, late
+                self._changed.wait(wait_s)
             return [], []
+
+    def _take(self, instance: int) -> tuple[list[_Waiting[T]], list[_Waiting[T]], float | None]:
+        """What ``_next`` gives, for an idle instance and now; when that is nothing, for how long to wait [s], or none: until something arrives."""
+        now_s = self._clock()
+        head = self._waiting[: self._batch * self._keys + 1]
+        if self._keys > 1 and head:
+            head = [head[place] for place in alike([entry.key for entry in head])]
+        decision = take(
+            [entry.rows for entry in head], [entry.arrived_s for entry in head], now_s,
+            max_batch=self._batch, max_wait_s=self._max_wait_s if self._open else 0.0, start_by_s=self._start_by_s(head),
+        )  # fmt: skip
+        if decision.items:
+            return *self._taken(instance, head, decision.items, now_s), None
+        return [], [], None if decision.wake_at_s is None else max(0.0, decision.wake_at_s - now_s)
+
+    def _wake(self) -> None:
+        """Wake an idle instance's thread; all, while one of them has lent its instance and would sleep on."""
+        if self._idle:
+            self._changed.notify(len(self._free_s) if self._lent else 1)
 
     def _start_by_s(self, head: Sequence[_Waiting[T]]) -> float:
         if self._pace is None or not self._max_wait_s or not head:
             return math.inf
-        return min(entry.deadline_s for entry in head) - self._pace.tau_s[min(self._batch, len(self._pace.tau_s) - 1)]
+        return min(entry.deadline_s for entry in head) - tau(self._pace.tau_s, self._batch)
 
     def _taken(self, instance: int, head: Sequence[_Waiting[T]], count: int, now_s: float) -> tuple[list[_Waiting[T]], list[_Waiting[T]]]:
         batch = list(head[:count])
@@ -286,7 +342,7 @@ class Batcher(Generic[T, R]):
             chosen = fit(rows, deadlines_s, now_s, pace.tau_s, backlog=len(waiting) > count or sum(rows) >= self._batch)
             batch, late = [batch[place] for place in chosen.run], [batch[place] for place in chosen.refuse]
             size = sum(entry.rows for entry in batch)
-            self._free_s[instance] = now_s + pace.tau_s[min(size, len(pace.tau_s) - 1)] if batch else 0.0
+            self._free_s[instance] = now_s + tau(pace.tau_s, size) if batch else 0.0
         if late or self._keys > 1:
             gone = {entry.number for entry in (*late, *batch)}
             waiting[:] = [entry for entry in waiting if entry.number not in gone]
@@ -294,8 +350,9 @@ class Batcher(Generic[T, R]):
             del waiting[: len(batch)]
         self._waiting_rows -= sum(entry.rows for entry in (*late, *batch))
         self._running += len(batch) + len(late)
+        self._idle.discard(instance)
         if waiting:
-            self._changed.notify()
+            self._wake()
         elif self._keys > 1:
             self._keys = 1
         return batch, late

@@ -82,7 +82,7 @@ def fit(rows: Sequence[int], deadline_s: Sequence[float], now_s: float, tau_s: S
     refuse: list[int] = []
     while run:
         urgent = min(run, key=deadline_s.__getitem__)
-        if now_s + _tau(tau_s, sum(rows[place] for place in run)) <= deadline_s[urgent]:
+        if now_s + tau(tau_s, sum(rows[place] for place in run)) <= deadline_s[urgent]:
             break
         count = 0 if backlog else _first_part(run, rows, deadline_s, now_s, tau_s)
         if count:
@@ -100,8 +100,8 @@ def _first_part(run: Sequence[int], rows: Sequence[int], deadline_s: Sequence[fl
     for count in range(len(run) - 1, 0, -1):
         rest_until_s = min(rest_until_s, deadline_s[run[count]])
         rest_rows += rows[run[count]]
-        first_end_s = now_s + _tau(tau_s, first_rows[count - 1])
-        if first_end_s <= first_until_s[count - 1] and first_end_s + _tau(tau_s, rest_rows) <= rest_until_s:
+        first_end_s = now_s + tau(tau_s, first_rows[count - 1])
+        if first_end_s <= first_until_s[count - 1] and first_end_s + tau(tau_s, rest_rows) <= rest_until_s:
             return count
     return 0
 
@@ -124,16 +124,25 @@ def finish_s(
 
     An item that runs at once takes its own time. One that waits is joined by what comes meanwhile; its batch is full at most.
     """
-    before, full_s = ahead_rows // max_batch, _tau(tau_s, max_batch)
+    before, full_s = ahead_rows // max_batch, tau(tau_s, max_batch)
     ready_s = sorted(max(now_s, at_s) for at_s in free_s)
     while before and ready_s[-1] - ready_s[0] > full_s:
         insort(ready_s, ready_s.pop(0) + full_s)
         before -= 1
     start_s = ready_s[before % len(ready_s)] + before // len(ready_s) * full_s  # from here on the instances take turns
     if start_s <= now_s:
-        return start_s + _tau(tau_s, ahead_rows + rows)
+        return start_s + tau(tau_s, min(ahead_rows + rows, max(max_batch, rows)))
     joined = ahead_rows % max_batch + rows + demand_per_s * (start_s - now_s)
-    return start_s + (full_s if joined >= max_batch else _tau(tau_s, math.ceil(joined)))
+    return start_s + (full_s if joined >= max_batch else tau(tau_s, math.ceil(joined)))
+
+
+def done_by_s(now_s: float, ahead_rows: int, free_s: Sequence[float], full_s: float, max_batch: int) -> float:
+    """A moment that ``finish_s`` of an item of one row never passes, found with less work [s].
+
+    Args:
+        full_s: the time of a full batch [s].
+    """
+    return max(now_s, *free_s) + (ahead_rows // (max_batch * len(free_s)) + 1) * full_s
 
 
 OVERLOADED_SHARE = 0.85
@@ -155,7 +164,7 @@ def batch_within(tau_s: Sequence[float], max_batch: int, latency_s: float, *, de
         return max_batch
     within = 1
     for size in range(1, max_batch + 1):
-        time_s = _tau(tau_s, size)
+        time_s = tau(tau_s, size)
         overloaded = demand_per_s * time_s > instances * size
         if 2 * time_s <= latency_s or (overloaded and instances * size / demand_per_s + time_s <= OVERLOADED_SHARE * latency_s):
             within = size
@@ -164,7 +173,7 @@ def batch_within(tau_s: Sequence[float], max_batch: int, latency_s: float, *, de
 
 def capacity_per_s(tau_s: Sequence[float], max_batch: int, instances: int) -> float:
     """Rows a second with batches of the best size up to ``max_batch``, on all instances [1/s]: ``max_b k b / tau(b)`` (design, section 7)."""
-    return max(instances * size / _tau(tau_s, size) for size in range(1, max_batch + 1))
+    return max(instances * size / tau(tau_s, size) for size in range(1, max_batch + 1))
 
 
 STEP_ABOVE = 0.95
@@ -197,5 +206,6 @@ def calm(now: int, demand_per_s: float, capacities_per_s: Sequence[float]) -> bo
     return now > 0 and demand_per_s < STEP_BACK_BELOW * capacities_per_s[now - 1]
 
 
-def _tau(tau_s: Sequence[float], rows: int) -> float:
+def tau(tau_s: Sequence[float], rows: int) -> float:
+    """Predicted time of a batch [s]."""
     return tau_s[min(rows, len(tau_s) - 1)]

@@ -58,7 +58,7 @@ class HttpForm:
 
     def __init__(self, model: str, version: str, labels: Sequence[str], *, batched: bool = True) -> None:
         self._model, self._version, self._labels, self._batched = model, version, labels, batched
-        self._known: dict[tuple[Any, ...], bytes] = {}
+        self._known: dict[tuple[Any, ...], tuple[bytes, bytes]] = {}
         self._heads: dict[str, tuple[bytes, bytes]] = {}
 
     def answer(self, call: Call, outputs: Sequence[tuple[Wanted, np.ndarray]], variant: str) -> Answer:
@@ -66,18 +66,18 @@ class HttpForm:
 
         A number that JSON cannot hold (NaN, infinity) becomes ``null`` in JSON outputs; binary outputs carry it as it is.
         """
+        key = (variant, call.wanted, *[array.shape for _, array in outputs])
+        plain = not call.id and call.owner.coding is None
+        known = self._known.get(key) if plain else None
+        if known is not None:
+            return 200, known[0], b"".join((known[1], *[array.tobytes() for _, array in outputs]))
         if any(wanted.classes for wanted, _ in outputs):
             outputs = [
                 (wanted, classify(array, wanted.classes, self._labels, batched=self._batched) if wanted.classes else array)
                 for wanted, array in outputs
             ]
         blobs = [_bytes(array) for wanted, array in outputs if wanted.binary]
-        if len(blobs) < len(outputs) or call.id or any(wanted.classes for wanted, _ in outputs):
-            text = self._text(call, outputs)
-        else:
-            key = (call.wanted, *[array.shape for _, array in outputs])
-            known = self._known.get(key)
-            text = known if known is not None else self._remember(key, self._text(call, outputs))
+        text = self._text(call, outputs)
         json_head, binary_head = self._heads.get(variant) or self._head(variant)
         body = b"".join((text, *blobs)) if blobs else text
         coding = call.owner.coding
@@ -86,7 +86,10 @@ class HttpForm:
             return _coded(coding, head, body)
         if not blobs:
             return 200, b"%b%d\r\n" % (json_head, len(body)), body
-        return 200, b"%b%d\r\ncontent-length: %d\r\n" % (binary_head, len(text), len(body)), body
+        head = b"%b%d\r\ncontent-length: %d\r\n" % (binary_head, len(text), len(body))
+        if plain and len(blobs) == len(outputs) and all(array.dtype != object for _, array in outputs):
+            self._remember(key, head, text)
+        return 200, head, body
 
     def refuse(self, refusal: Refusal) -> Answer:
         """The answer ``{"error": ...}``."""
@@ -118,11 +121,11 @@ class HttpForm:
             answer["id"] = call.id
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
-    def _remember(self, key: tuple[Any, ...], text: bytes) -> bytes:
+    def _remember(self, key: tuple[Any, ...], head: bytes, text: bytes) -> None:
+        """Keep what stands before the numbers of an answer: it is the same for all answers of its shape."""
         if len(self._known) >= KNOWN:
             self._known.clear()
-        self._known[key] = text
-        return text
+        self._known[key] = (head, text)
 
 
 def _bytes(array: np.ndarray) -> bytes:

@@ -44,7 +44,6 @@ class Application:
     ) -> None:
         self.limits = limits
         self.draining = False
-        self.handled = 0
         self.buffered_bytes = 0
         self.connections: set[Client] = set()
         self._models, self._control = models, control
@@ -66,7 +65,6 @@ class Application:
 
     def handle(self, exchange: Exchange, method: bytes, url: bytes, headers: Mapping[bytes, bytes], body: bytes) -> None:
         """Answer a control request, now or later, or submit an inference."""
-        self.handled += 1
         target = self._infers.get(url) or self._infer_target(url)
         if target is not None and method == b"POST" and b"content-encoding" not in headers:
             self._infer(exchange, target, headers, body)
@@ -103,7 +101,6 @@ class Application:
         if decoded is None:
             decoded = await asyncio.get_running_loop().run_in_executor(None, decode, coding, body, self.limits.body_bytes)
         exchange.connection.hold(exchange, len(decoded))
-        self.handled -= 1
         self.handle(exchange, method, url, {name: value for name, value in headers.items() if name != b"content-encoding"}, decoded)
 
     async def _answer_later(self, exchange: Exchange, answer: Awaitable[Answer | None]) -> None:
@@ -123,6 +120,7 @@ class Application:
 
     def _infer(self, exchange: Exchange, target: tuple[str, str], headers: Mapping[bytes, bytes], body: bytes) -> None:
         models = self._models
+        exchange.arrived_s -= models.turns.unseen_s
         exchange.target = target
         if self._incoming is not None and b"traceparent" in headers:
             self._incoming(exchange.arrived_s, headers[b"traceparent"])

@@ -19,6 +19,7 @@ from headway.serve.seen import Batch, Refused
 from headway.serve.served import Served, Settings
 from headway.serve.start import start
 from headway.serve.traffic import Comparison, Shares, Traffic
+from headway.serve.turns import Pressure, Turns
 
 READY, UNAVAILABLE, LOADING, UNLOADING = "READY", "UNAVAILABLE", "LOADING", "UNLOADING"
 
@@ -112,6 +113,7 @@ class Models:
         self._models: dict[str, Model] = {}
         self._cores = max(1, usable_cores() // max(1, sum(len(versions) for versions in places.values())))
         self._leaving: set[asyncio.Task[None]] = set()
+        self._turns: Turns | None = None
 
     # --- finding
 
@@ -189,14 +191,19 @@ class Models:
             yield from list(model.versions.values())
 
     @property
-    def missed(self) -> int:
-        """Rows refused so far because they could not be answered in time."""
-        return sum(served.missed for served in self.all())
-
-    @property
-    def deadline_s(self) -> float:
-        """The shortest deadline of all models [s]."""
-        return min((served.deadline_s for served in self.all()), default=math.inf)
+    def turns(self) -> Turns:
+        """The turns of the event loop that the models are used on."""
+        if self._turns is None:
+            cores = usable_cores()
+            pressure = Pressure(
+                busy_until_s=lambda: min([served.busy_until_s for served in self.all()], default=0.0),
+                missed=lambda: sum(served.missed for served in self.all()),
+                deadline_s=lambda: min((served.deadline_s for served in self.all()), default=math.inf),
+                instances=lambda: sum(served.plan.instances for served in self.all()),
+                share=lambda: sum(served.plan.instances * served.plan.threads for served in self.all()) >= cores,
+            )
+            self._turns = Turns(asyncio.get_running_loop(), pressure)
+        return self._turns
 
     @property
     def ready(self) -> bool:
@@ -281,7 +288,7 @@ class Models:
         )
         served = Served(
             place.name, place.version, bundle, started,
-            settings=self._settings, limits=self.limits, loop=loop, seen=self._seen, refused=self._refused,
+            settings=self._settings, limits=self.limits, turns=self.turns, seen=self._seen, refused=self._refused,
         )  # fmt: skip
         model.versions[place.version] = served
         model.states[place.version] = (READY, "")

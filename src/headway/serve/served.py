@@ -22,12 +22,15 @@ from headway.serve.limits import Limits
 from headway.serve.refusal import Refusal
 from headway.serve.seen import Batch, Refused
 from headway.serve.start import Started, close
+from headway.serve.turns import Turns
 from headway.serve.wire import Signature
 
 ALONE_SHARE = 3.0
 """A deadline that comes from the bundle's objective is at least so many times the time of one request alone on this machine."""
 NICENESS = 3
 """Of the threads that run batches, above that of the event loop's."""
+RECENT_S = 1.0
+"""For so long after a request had to be refused for its deadline, others are looked at before they are read [s]."""
 WINDOW_S = 0.5
 """Demand is looked at over windows this long, for stepping along the frontier [s]."""
 
@@ -69,7 +72,7 @@ class Served:
         *,
         settings: Settings,
         limits: Limits,
-        loop: asyncio.AbstractEventLoop,
+        turns: Turns,
         seen: Callable[[Batch], None],
         refused: Callable[[Refused], None],
     ) -> None:
@@ -80,12 +83,13 @@ class Served:
         self.in_flight = 0
         self.paces = [started_level.pace(plan.max_batch) for started_level in started.levels]
         self.deadline_s = deadline_s(settings.deadline_s, manifest.objective.latency_s, self.paces[0].tau_s[1])
-        self._loop, self._seen, self._refused = loop, seen, refused
+        self._turns, self._seen, self._refused = turns, seen, refused
         self._open = True
         self._idle = asyncio.Event()
         self._idle.set()
         self._demand = self.missed = self._missed_before = 0
         self._window_s, self._calm_s = time.perf_counter(), 0.0
+        self._missed_s = -math.inf
         self._lag = Lag(self.deadline_s)
         named = [Level(started_level.variant.variant.name, started_level.sessions) for started_level in started.levels]
         self._engine = Engine(named, manifest.inputs, manifest.outputs, plan.max_batch, padding)
@@ -111,6 +115,11 @@ class Served:
         return self._batcher.waiting
 
     @property
+    def busy_until_s(self) -> float:
+        """When the first instance is expected to be free; 0: one is [s]."""
+        return self._batcher.busy_until_s
+
+    @property
     def ready(self) -> bool:
         """Whether requests are accepted."""
         return self._open
@@ -128,24 +137,32 @@ class Served:
         try:
             if not self._open:
                 raise DRAINING.with_traceback(None)
-            self._batcher.submit(call, rows=call.rows, key=call.shapes, deadline_s=call.owner.arrived_s + within_s, priority=call.priority)
+            self._batcher.submit(
+                call, rows=call.rows, key=call.shapes, deadline_s=call.owner.arrived_s + within_s, priority=call.priority, wake=False
+            )
         except QueueFull:
             self.missed += call.rows
             raise QUEUE_FULL.with_traceback(None) from None
         except Late:
             self.missed += call.rows
+            self._missed_s = call.owner.arrived_s
             raise LATE.with_traceback(None) from None
         self.in_flight += 1
         self._idle.clear()
+        self._turns.handled(self._batcher.start)
 
     def hopeless(self, arrived_s: float) -> Refusal | None:
         """Why a request would be refused whatever it holds, short of a timeout or a priority of its own; for refusing before it is read."""
         if not self._open:
             return DRAINING
-        if not self._batcher.late(arrived_s + self.deadline_s - self._lag.allowance_s, DEFAULT_PRIORITY):
+        if arrived_s - self._missed_s > RECENT_S or not self._batcher.late(
+            arrived_s + self.deadline_s - self._lag.allowance_s, DEFAULT_PRIORITY
+        ):
             return None
         self._demand += 1
         self.missed += 1
+        self._missed_s = arrived_s
+        self._turns.handled()
         return LATE
 
     def refuse(self, refusal: Refusal) -> None:
@@ -157,14 +174,14 @@ class Served:
         if isinstance(outcomes, BaseException):
             failed = Refusal(500, "model_failed", f"the batch could not be run: {type(outcomes).__name__}")
             outcomes = [Outcome(call.form.refuse(failed), "", failed.status) for call in calls]
-        self._call(self._deliver, calls, outcomes, times)
+        self._bring(self._deliver, calls, outcomes, times)
 
     def _late(self, calls: Sequence[Call]) -> None:
-        self._call(self._deliver_late, calls, [call.form.refuse(OVERTAKEN) for call in calls], OVERTAKEN)
+        self._bring(self._deliver_late, calls, [call.form.refuse(OVERTAKEN) for call in calls], OVERTAKEN)
 
-    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
+    def _bring(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(callback, *arguments)
+            self._turns.call(callback, *arguments)
         except RuntimeError:  # the loop is closed: the time to drain ran out, and nobody waits for these answers
             return
 

@@ -30,7 +30,6 @@ from headway.serve.control import Control
 from headway.serve.http import LINGER_S, Connection
 from headway.serve.logs import tell, writing
 from headway.serve.models import Models
-from headway.serve.moderation import Counts, moderate
 from headway.serve.options import Options, Ready, TlsFiles
 from headway.serve.pages import Pages
 from headway.serve.repository import named, scan
@@ -120,7 +119,7 @@ class _Server:
         front: Any = None
         try:
             front = await self._open_front(options)
-            tasks += [loop.create_task(self._tick()), loop.create_task(moderate(self._counts, lambda: models.deadline_s))]
+            tasks.append(loop.create_task(self._tick()))
             gc.collect()
             gc.freeze()
             ready = self._ready(loop, listener, front, context is not None)
@@ -168,9 +167,6 @@ class _Server:
 
     def _connected(self) -> int:
         return len(self._application.connections)
-
-    def _counts(self) -> Counts:
-        return Counts(self._application.handled, self._models.missed)
 
     async def _tick(self) -> None:
         while True:

@@ -16,6 +16,18 @@ from headway.serve.turns import BRIEF_S, BUSY_PER_S, LONGEST_PAUSE_S, PAUSE_S, S
 SOON_S = 5.0
 
 
+class Batches:
+    """A batcher that remembers when it was asked to start, and calls ``ran`` each time."""
+
+    def __init__(self, ran: Callable[[], bool] = lambda: False) -> None:
+        self.asked_s: list[float] = []
+        self._ran = ran
+
+    def start(self, most_s: float) -> bool:
+        self.asked_s.append(most_s)
+        return self._ran()
+
+
 class Models:
     """What the turns are told of the models."""
 
@@ -42,20 +54,15 @@ def long_rests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_that_has_come_is_started_at_once() -> None:
     async def play(turns: Turns, models: Models) -> None:
-        begun: list[float] = []
-
-        def start(most_s: float) -> bool:
-            begun.append(most_s)
-            return False
-
+        batches = Batches()
         for _ in range(5):
-            turns.handled(start)
-        assert not begun
+            turns.handled(batches)
+        assert not batches.asked_s
         await asyncio.sleep(0.01)
-        assert begun == [SHORT_S]
+        assert batches.asked_s == [SHORT_S]
         turns.handled()
         await asyncio.sleep(0.01)
-        assert len(begun) == 1
+        assert len(batches.asked_s) == 1
 
     run(play)
 
@@ -64,13 +71,13 @@ def test_while_more_is_waiting_the_loop_looks_between_batches() -> None:
     async def play(turns: Turns, models: Models) -> None:
         left, order = [3], []
 
-        def start(most_s: float) -> bool:
+        def ran() -> bool:
             left[0] -= 1
             order.append("batch")
             asyncio.get_running_loop().call_soon(order.append, "look")
             return left[0] > 0
 
-        turns.handled(start)
+        turns.handled(Batches(ran))
         await asyncio.sleep(0.05)
         assert order == ["batch", "look"] * 3
 
@@ -84,20 +91,15 @@ def test_while_more_is_waiting_the_loop_looks_between_batches() -> None:
 def test_what_is_short_depends_on_cores_and_crowd(*, instances: int, share: bool, thick: bool, short_s: float) -> None:
     async def play(turns: Turns, models: Models) -> None:
         models.instances, models.share = instances, share
-        begun: list[float] = []
-
-        def start(most_s: float) -> bool:
-            begun.append(most_s)
-            return False
-
-        turns.handled(start)
+        batches = Batches()
+        turns.handled(batches)
         await asyncio.sleep(1.5 * WINDOW_S)
         for _ in range(int(BUSY_PER_S) if thick else 1):
-            turns.handled(start)
+            turns.handled(batches)
         await asyncio.sleep(1.5 * WINDOW_S)
-        turns.handled(start)
+        turns.handled(batches)
         await asyncio.sleep(0.01)
-        assert begun[1] == short_s
+        assert batches.asked_s[-1] == short_s
 
     run(play)
 

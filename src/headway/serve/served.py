@@ -149,7 +149,7 @@ class Served:
             raise LATE.with_traceback(None) from None
         self.in_flight += 1
         self._idle.clear()
-        self._turns.handled(self._batcher.start)
+        self._turns.handled(self._batcher)
 
     def hopeless(self, arrived_s: float) -> Refusal | None:
         """Why a request would be refused whatever it holds, short of a timeout or a priority of its own; for refusing before it is read."""

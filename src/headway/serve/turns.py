@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 WINDOW_S = 0.05
 """Requests are counted over windows this long [s]."""
@@ -47,6 +47,13 @@ class Pressure:
     share: Callable[[], bool]
 
 
+class Starter(Protocol):
+    """A batcher."""
+
+    def start(self, most_s: float) -> bool:
+        """Let the next batch start, on this thread if it is expected to take at most so long [s]; true: it did, and more is waiting."""
+
+
 class Turns:
     """Lets one wake-up of the loop serve several requests, when waking at once would help none of them.
 
@@ -70,7 +77,7 @@ class Turns:
         self._loop, self._pressure = loop, pressure
         self._due = self._resting = False
         self._thread = threading.get_ident()
-        self._starts: dict[Callable[[float], bool], None] = {}
+        self._starting: dict[Starter, None] = {}
         self._bell = threading.Lock()
         self._bell.acquire()
         self._brought: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
@@ -81,11 +88,11 @@ class Turns:
         self._share = False
         self.unseen_s = 0.0
 
-    def handled(self, start: Callable[[float], bool] | None = None) -> None:
-        """A request has been handled: once all that has come is, call ``start``, which is a batcher's, and rest."""
+    def handled(self, starter: Starter | None = None) -> None:
+        """A request has been handled: once all that has come is, let ``starter`` start its batch, and rest."""
         self._handled += 1
-        if start is not None:
-            self._starts[start] = None
+        if starter is not None:
+            self._starting[starter] = None
         if not self._due:
             self._due = True
             self._loop.call_soon(self._turn)
@@ -119,11 +126,11 @@ class Turns:
         began_s = time.perf_counter()
         if began_s - self._since_s > WINDOW_S:
             self._count(began_s)
-        starts, self._starts = self._starts, {}
-        for start in starts:
-            if start(self._short_s):
-                self._starts[start] = None
-        if self._starts:
+        starting, self._starting = self._starting, {}
+        for starter in starting:
+            if starter.start(self._short_s):
+                self._starting[starter] = None
+        if self._starting:
             self._due = True
             self._loop.call_soon(self._turn)
         else:

@@ -94,12 +94,10 @@ def test_what_is_short_depends_on_cores_and_crowd(*, instances: int, share: bool
         batches = Batches()
         turns.handled(batches)
         await asyncio.sleep(1.5 * WINDOW_S)
-        for _ in range(int(BUSY_PER_S) if thick else 1):
+        for _ in range(20 * BUSY_PER_S if thick else 1):
             turns.handled(batches)
-        await asyncio.sleep(1.5 * WINDOW_S)
-        turns.handled(batches)
         await asyncio.sleep(0.01)
-        assert batches.asked_s[-1] == short_s
+        assert batches.asked_s[1] == short_s
 
     run(play)
 
@@ -177,7 +175,7 @@ def test_a_rest_is_short_and_its_middle_is_when_requests_came() -> None:
     run(play)
 
 
-@pytest.mark.parametrize(("missed", "pause_s"), [(0, PAUSE_S), (10_000, LONGEST_PAUSE_S)])
+@pytest.mark.parametrize(("missed", "pause_s"), [(0, PAUSE_S), (100_000, LONGEST_PAUSE_S)])
 def test_when_requests_come_thick_it_pauses_longer_while_some_are_refused(
     monkeypatch: pytest.MonkeyPatch, missed: int, pause_s: float
 ) -> None:
@@ -186,7 +184,7 @@ def test_when_requests_come_thick_it_pauses_longer_while_some_are_refused(
     async def play(turns: Turns, models: Models) -> None:
         turns.handled()
         await asyncio.sleep(0)
-        for _ in range(int(BUSY_PER_S)):
+        for _ in range(20 * BUSY_PER_S):
             turns.handled()
         models.missed = missed
         await asyncio.sleep(1.5 * WINDOW_S)

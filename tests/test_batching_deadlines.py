@@ -32,7 +32,7 @@ from headway.batching import (
     policy,
 )
 from headway.load import arrival_times
-from headway.predict import simulate
+from headway.predict import kernel, simulate
 from headway.records import BatchTiming, Plan, ServiceCurve
 
 TAU = [0.0] + [0.002 + 0.001 * size for size in range(1, 65)]
@@ -278,10 +278,15 @@ def test_the_bound_keeps_batches_small() -> None:
 
 
 def test_server_in_process_load_and_simulator_run_the_same_policy() -> None:
-    for name in ("take", "fit", "finish_s", "batch_within", "Demand", "Spare"):
-        own = getattr(policy, name, None) or getattr(overload, name)
-        assert getattr(sys.modules["headway.batching.batcher"], name) is own
-        assert getattr(sys.modules["headway.predict.simulate"], name) is own
+    batcher = sys.modules["headway.batching.batcher"]
+    for name in ("take", "fit", "finish_s", "batch_within"):
+        assert getattr(batcher, name) is getattr(policy, name)
+        assert getattr(policy, name) in kernel.POLICY
+        assert getattr(kernel, name) is getattr(policy, name)
+    for name in ("window_over", "spare_after"):
+        assert getattr(overload, name) in kernel.POLICY
+    for name in ("Demand", "Spare"):
+        assert getattr(batcher, name) is getattr(overload, name)
     for user in ("headway.serve.served", "headway.measure.in_process"):
         assert importlib.import_module(user).Batcher is Batcher
 

@@ -61,7 +61,7 @@ def slow_engine(curve: ServiceCurve, plan: Plan, due_s: NDArray[np.float64]) -> 
                 for index in waiting[: decision.items]:
                     started[index] = True
                     done[index] = free[instance]
-            elif decision.wake_at_s is not None:
+            elif waiting:
                 wake = decision.wake_at_s
     return done - due_s
 

@@ -1,9 +1,9 @@
-"""Long fuzzing of the server: its connection and its reader of bodies in this process, and a real server over sockets.
+"""Long fuzzing of the server: its HTTP connection and its readers of bodies and gRPC messages in this process, and a real server over sockets.
 
-    python benchmarks/serving/hostile.py connection|bodies|sockets --seconds 600
+    python benchmarks/serving/hostile.py connection|bodies|messages|sockets|grpc --seconds 600
 
 One JSON line at the end, appended to ``hostile.jsonl`` in the benchmark's work folder, and printed: how many inputs, and what was found with the
-input in hexadecimal. With atheris installed (its inputs grow towards new code) the first two are guided by coverage; without, they are mutations of
+input in hexadecimal. With atheris installed (its inputs grow towards new code) the first three are guided by coverage; without, they are mutations of
 valid requests. What counts as found: an exception other than a refusal, an answer 5xx, a connection without end, a wrong answer beside the attack.
 """
 
@@ -36,6 +36,7 @@ if atheris is not None:
         from headway.records import TensorSpec
         from headway.serve.answer import respond_json
         from headway.serve.exchange import Exchange
+        from headway.serve.fronts._grpc_infer import GrpcForm, in_stream, parse, taken
         from headway.serve.http import Connection
         from headway.serve.limits import Limits
         from headway.serve.refusal import Refusal
@@ -44,11 +45,16 @@ else:
     from headway.records import TensorSpec
     from headway.serve.answer import respond_json
     from headway.serve.exchange import Exchange
+    from headway.serve.fronts._grpc_infer import GrpcForm, in_stream, parse, taken
     from headway.serve.http import Connection
     from headway.serve.limits import Limits
     from headway.serve.refusal import Refusal
     from headway.serve.wire import Signature
 
+import grpc  # noqa: E402
+import numpy as np  # noqa: E402
+
+from headway.protocol.messages import METHODS, SERVICE, InferRequest  # noqa: E402
 from serving import affine_model, bundle, entry, process  # noqa: E402
 
 WORK = Path(os.environ.get("HEADWAY_WORK", Path.home() / ".cache/headway/serving"))
@@ -175,6 +181,32 @@ def bodies(data: bytes) -> None:
                 assert call.feeds["x"].shape == (call.rows, 4)
 
 
+TENSORS = [{"name": "x", "datatype": "FP32", "shape": [1, 4]}]
+ASKED = {"timeout": {"int64_param": 9_000_000}, "priority": {"int64_param": 1}}
+MESSAGES = (
+    InferRequest(model_name="tiny", id="a", inputs=TENSORS, raw_input_contents=[bytes(16)], parameters=ASKED).SerializeToString(),
+    InferRequest(
+        model_name="tiny", inputs=[{**TENSORS[0], "contents": {"fp32_contents": [1, 2, 3, 4]}}],
+        outputs=[{"name": "y", "parameters": {"classification": {"int64_param": 2}}}],
+    ).SerializeToString(),
+)  # fmt: skip
+FORM = GrpcForm("tiny", "1", ["a", "b"], batched=True)
+SMALL = Limits(json_bytes=512)
+
+
+def messages(data: bytes) -> None:
+    """Any message is read into the shape that was checked and answered, or refused."""
+    for limits in (SIGNATURES[0]._limits, SMALL):
+        try:
+            call = SIGNATURES[0].take(*taken(parse(data, limits)))
+        except Refusal as refusal:
+            assert refusal.status in (400, 413)
+            continue
+        assert call.feeds["x"].shape == (call.rows, 4)
+        answer = FORM.answer(call, [(wanted, np.ones((call.rows, 4), np.float32)) for wanted in call.wanted], "v")
+        assert in_stream(answer, call.id)
+
+
 def mutated(random_: random.Random, seed: bytes) -> bytes:
     """A few random changes of one seed."""
     data = bytearray(seed)
@@ -256,6 +288,53 @@ def sockets(seconds: float, seed: int) -> dict[str, Any]:
                     "resident_bytes": [resident[0], resident[len(resident) // 2], resident[-1]]}  # fmt: skip
 
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS = bytes(3) + b"\x04" + bytes(5)
+FINE = {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
+
+
+def over_grpc(seconds: float, seed: int) -> dict[str, Any]:
+    """Mutated messages to every method of a real server, mutated HTTP/2 frames beside them; between them, right answers to right requests."""
+    random_, tried, found, codes, end_s = random.Random(seed), 0, [], {}, time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as folder:
+        opened = bundle(Path(folder) / "b", entry(affine_model(Path(folder) / "m.onnx")))
+        command = ("headway", "serve", "--json", str(opened.root), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--deadline", "60s")
+        with process(*command) as (child, line), grpc.insecure_channel(f"127.0.0.1:{line['grpc_port']}") as channel:
+            resident = []
+            while time.monotonic() < end_s and len(found) < 20 and child.poll() is None:
+                data = mutated(random_, random_.choice(MESSAGES))
+                method = random_.choice([name for name in METHODS if "Repository" not in name])
+                tried += 1
+                if random_.random() < 0.2:
+                    frames = PREFACE + SETTINGS + len(data).to_bytes(3, "big") + random_.randbytes(1) + random_.randbytes(5) + data
+                    _talk(line["grpc_port"], mutated(random_, frames), random_)
+                    continue
+                try:
+                    call = channel.stream_stream if METHODS[method].streams else channel.unary_unary
+                    answer = call(f"/{SERVICE}/{method}")(iter([data]) if METHODS[method].streams else data, timeout=20)
+                    if METHODS[method].streams:
+                        list(answer)
+                    status = grpc.StatusCode.OK
+                except grpc.RpcError as error:
+                    status = error.code()
+                codes[status.name] = codes.get(status.name, 0) + 1
+                if status not in FINE:
+                    found.append({"error": status.name, "method": method, "input": data.hex()[:4000]})
+                if tried % 50 == 0:
+                    channel.unary_unary(f"/{SERVICE}/ModelInfer")(MESSAGES[0], timeout=20)
+                if tried % 500 == 1:
+                    resident.append(int(Path(f"/proc/{child.pid}/statm").read_text().split()[1]) * 4096)
+            files = len(os.listdir(f"/proc/{child.pid}/fd")) if child.poll() is None else None
+            return {"tried": tried, "codes": codes, "found": found, "alive": child.poll() is None, "files": files,
+                    "resident_bytes": [resident[0], resident[len(resident) // 2], resident[-1]]}  # fmt: skip
+
+
 def _talk(port: int, data: bytes, random_: random.Random | None) -> tuple[bytes, bool]:
     """All that comes back, and whether the connection ended within 20 s of the end of sending."""
     answer = b""
@@ -276,22 +355,29 @@ def _talk(port: int, data: bytes, random_: random.Random | None) -> tuple[bytes,
     return answer, True
 
 
+IN_PROCESS: dict[str, tuple[Callable[[bytes], None], tuple[bytes, ...]]] = {
+    "connection": (connection, SEEDS),
+    "bodies": (bodies, (BODY, BINARY, TENSOR)),
+    "messages": (messages, MESSAGES),
+}
+
+
 def main() -> None:
     """One kind of fuzzing, and its line."""
     if "--guided" in sys.argv:
-        target = {"connection": connection, "bodies": bodies}[sys.argv[1]]
+        target = IN_PROCESS[sys.argv[1]][0]
         asyncio.set_event_loop(asyncio.new_event_loop())
         atheris.Setup([sys.argv[0], *sys.argv[3:]], target)
         atheris.Fuzz()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=("connection", "bodies", "sockets"))
+    parser.add_argument("kind", choices=(*IN_PROCESS, "sockets", "grpc"))
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--unguided", action="store_true", help="mutations even when atheris is installed")
     chosen = parser.parse_args()
-    target, seeds = (bodies, (BODY, BINARY, TENSOR)) if chosen.kind == "bodies" else (connection, SEEDS)
-    if chosen.kind == "sockets":
-        told = sockets(chosen.seconds, chosen.seed)
+    target, seeds = IN_PROCESS.get(chosen.kind, (connection, SEEDS))
+    if chosen.kind in ("sockets", "grpc"):
+        told = (sockets if chosen.kind == "sockets" else over_grpc)(chosen.seconds, chosen.seed)
     elif atheris is not None and not chosen.unguided:
         told = guided(target, seeds, chosen.seconds)
     else:

@@ -75,6 +75,10 @@ def _headway(start: Start) -> list[str]:
     return [sys.executable, "-m", "headway", "serve", "--json", str(folder), "--http", f"127.0.0.1:{start.port}", "--control"]
 
 
+def _floor(start: Start) -> list[str]:
+    return [sys.executable, str(PEERS / "floor_app.py"), str(onnx_file(start.model)), str(start.port)]
+
+
 def _script(group: str, file: str) -> Callable[[Start], list[str]]:
     return lambda start: [str(ENVIRONMENTS / group / "bin" / "python"), str(PEERS / file)]
 
@@ -112,6 +116,7 @@ SERVERS = {
     for server in (
         Server("headway", "", V2, INFER, _headway, {"mlp": 1900, "tiny": 10000, "null": 5000}, takes_bound=True),
         Server("headway-binary", "", BINARY, INFER, _headway, {"mlp": 1900, "tiny": 12000, "null": 5000}, takes_bound=True),
+        Server("floor", "", BINARY, INFER, _floor, {"mlp": 1900, "tiny": 15000}),
         Server("triton", "triton", V2, INFER, _triton, {"mlp": 1400, "tiny": 5000}, ("nvidia-pytriton",)),
         Server("triton-binary", "triton", BINARY, INFER, _triton, {"mlp": 1400, "tiny": 5000}, ("nvidia-pytriton",)),
         Server("mosec", "mosec", PLAIN, "/inference", _script("mosec", "mosec_app.py"), {"mlp": 1200, "tiny": 7000}, ("mosec",)),

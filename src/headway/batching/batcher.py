@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from headway.batching.overload import Demand, Spare
 from headway.batching.pace import Pace
-from headway.batching.policy import alike, batch_within, done_by_s, finish_s, fit, take, tau
+from headway.batching.policy import alike, batch_within, done_by_s, finish_s, fit, overloaded, take, tau
 from headway.records import HeadwayError
 
 logger = logging.getLogger(__name__)
@@ -124,6 +124,11 @@ class Batcher(Generic[T, R]):
             return len(self._waiting) + self._running
 
     @property
+    def overloaded(self) -> bool:
+        """Whether more is asked for than can be answered, by the pace."""
+        return self._overloaded
+
+    @property
     def busy_until_s(self) -> float:
         """When the first instance is expected to be free, on the batcher's clock; 0: one is, or there is no pace [s]."""
         return min(self._free_s)
@@ -225,7 +230,7 @@ class Batcher(Generic[T, R]):
         waiting = self._waiting
         last = last or not waiting or waiting[-1][:3] < place
         ahead = self._waiting_rows if last else sum([other.rows for other in waiting if other[:3] < place])
-        until_s = deadline_s - self._spare.seconds
+        until_s = deadline_s - self._spare.seconds if self._overloaded else deadline_s
         if rows == 1 and done_by_s(now_s, ahead, self._free_s, self._full_s, self._batch) <= until_s:
             return False
         end_s = finish_s(now_s, ahead, rows, self._free_s, self._pace.tau_s, self._batch, self._demand.per_s or math.inf)
@@ -233,12 +238,13 @@ class Batcher(Generic[T, R]):
 
     def _keep(self, pace: Pace | None) -> None:
         self._pace = pace
-        self._batch, self._full_s = self._max_batch, 0.0
+        self._batch, self._full_s, self._overloaded = self._max_batch, 0.0, False
         if pace is not None:
             self._batch = batch_within(
                 pace.tau_s, self._max_batch, self._latency_s, demand_per_s=self._demand.per_s, instances=len(self._free_s)
             )
             self._full_s = tau(pace.tau_s, self._batch)
+            self._overloaded = overloaded(pace.tau_s, self._batch, self._demand.per_s, len(self._free_s))
 
     def _asked(self, rows: int, now_s: float) -> None:
         if self._demand.add(rows, now_s):
@@ -257,8 +263,9 @@ class Batcher(Generic[T, R]):
         return bool(batch or late)
 
     def _run_batch(self, instance: int, batch: list[_Waiting[T]], late: list[_Waiting[T]]) -> None:
-        if late:
+        if late and self._overloaded:
             self._spare.learn(True)
+        if late:
             self._told(self._refuse, [entry.item for entry in late])
         if not batch:
             self._left(instance, len(late))
@@ -278,7 +285,8 @@ class Batcher(Generic[T, R]):
         if pace is not None:
             moved = pace.observe(sum(entry.rows for entry in batch), finished_s - started_s)
             with self._lock:
-                self._spare.learn(any(entry.deadline_s < finished_s for entry in batch))
+                if self._overloaded:
+                    self._spare.learn(any(entry.deadline_s < finished_s for entry in batch))
                 if moved:
                     self._keep(self._pace)
         self._left(instance, len(items) + len(late))
@@ -321,7 +329,7 @@ class Batcher(Generic[T, R]):
         )  # fmt: skip
         if decision.items:
             return *self._taken(instance, head, decision.items, now_s), None
-        return [], [], None if decision.wake_at_s is None else max(0.0, decision.wake_at_s - now_s)
+        return [], [], None if math.isinf(decision.wake_at_s) else max(0.0, decision.wake_at_s - now_s)
 
     def _wake(self) -> None:
         """Wake an idle instance's thread; all, while one of them has lent its instance and would sleep on."""

@@ -14,6 +14,20 @@ MOST_SHARE = 0.15
 """At most this share of the latency is kept free."""
 
 
+def window_over(rows: int, span_s: float) -> bool:
+    """Whether so many rows in so long tell how much is asked for."""
+    return span_s >= WINDOW_S and (rows >= LEAST_ROWS or span_s >= LONGEST_WINDOW_S)
+
+
+def spare_after(spare_s: float, late: bool, latency_s: float) -> float:
+    """The time to keep free of ``latency_s`` after one more batch, from what was kept free before it [s].
+
+    More after a batch that was late, less after one that was not, so that it settles where one batch in a hundred is late (Robbins and Monro,
+    A Stochastic Approximation Method, 1951).
+    """
+    return min(MOST_SHARE * latency_s, max(0.0, spare_s + STEP * ((1.0 if late else 0.0) - LATE_SHARE) * latency_s))
+
+
 class Demand:
     """Rows asked for a second, refused ones included, over the last whole window."""
 
@@ -28,7 +42,7 @@ class Demand:
         if self._since_s is None:
             self._since_s = now_s
         span_s = now_s - self._since_s
-        if span_s < WINDOW_S or (self._rows < LEAST_ROWS and span_s < LONGEST_WINDOW_S):
+        if not window_over(self._rows, span_s):
             return False
         self.per_s = self._rows / span_s
         self._rows, self._since_s = 0, now_s
@@ -36,10 +50,7 @@ class Demand:
 
 
 class Spare:
-    """Time that an item must have to spare, by the predictions, to be taken.
-
-    It grows with each batch that was too late for one of its items, and shrinks with each that was not, so that it settles where one batch in a
-    hundred is late (Robbins and Monro, A Stochastic Approximation Method, 1951). While nothing is late it is nothing.
+    """Time that an item must have to spare, by the predictions, to be taken: ``spare_after``. While nothing is late it is nothing.
 
     Attributes:
         seconds: the time [s].
@@ -52,5 +63,4 @@ class Spare:
     def learn(self, late: bool) -> None:
         """Learn from one batch, or from items that were taken and could not be run in time."""
         if self._latency_s < math.inf:
-            seconds = self.seconds + STEP * (late - LATE_SHARE) * self._latency_s
-            self.seconds = min(MOST_SHARE * self._latency_s, max(0.0, seconds))
+            self.seconds = spare_after(self.seconds, late, self._latency_s)

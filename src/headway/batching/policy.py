@@ -1,5 +1,8 @@
 """What an idle instance runs next, and what is not worth queueing. Pure: the batcher asks on the real clock, the simulator on a virtual one.
 
+The simulator compiles these functions with Numba and gives them arrays, so they keep to what it knows: loops, numbers,
+lists of numbers, and no keyword-only arguments.
+
 Predicted service times come as ``tau_s``, where ``tau_s[b]`` is the time of a batch of b rows and ``tau_s[0]`` is not used; a batch beyond its
 end (one item with more rows than a batch may hold) takes the last.
 """
@@ -7,17 +10,15 @@ end (one item with more rows than a batch may hold) takes the last.
 from __future__ import annotations
 
 import math
-from bisect import insort
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 
 class Take(NamedTuple):
-    """How many of the first items to run now; when none, the moment to ask again [s], or none: when something arrives."""
+    """How many of the first items to run now; when none, the moment to ask again [s], infinite: when something arrives."""
 
     items: int
-    wake_at_s: float | None
+    wake_at_s: float
 
 
 class Fit(NamedTuple):
@@ -28,7 +29,7 @@ class Fit(NamedTuple):
 
 
 def take(
-    rows: Sequence[int], arrived_s: Sequence[float], now_s: float, *, max_batch: int, max_wait_s: float, start_by_s: float = math.inf
+    rows: Sequence[int], arrived_s: Sequence[float], now_s: float, max_batch: int, max_wait_s: float, start_by_s: float = math.inf
 ) -> Take:
     """The first items that fit into one batch, or how long to wait for a fuller one.
 
@@ -41,8 +42,8 @@ def take(
         max_batch: most rows in one batch; an item with more rows runs alone.
         start_by_s: when a batch must start for the deadlines of its items [s].
     """
-    if not rows:
-        return Take(0, None)
+    if len(rows) == 0:
+        return Take(0, math.inf)
     count = 0
     total = 0
     for size in rows:
@@ -55,7 +56,7 @@ def take(
     full = total >= max_batch or count < len(rows)
     until_s = min(arrived_s[0] + max_wait_s, start_by_s)
     if full or now_s >= until_s:
-        return Take(count, None)
+        return Take(count, math.inf)
     return Take(0, until_s)
 
 
@@ -67,7 +68,7 @@ def alike(keys: Sequence[object]) -> list[int]:
     return [place for place, key in enumerate(keys) if key == keys[0]]
 
 
-def fit(rows: Sequence[int], deadline_s: Sequence[float], now_s: float, tau_s: Sequence[float], *, backlog: bool) -> Fit:
+def fit(rows: Sequence[int], deadline_s: Sequence[float], now_s: float, tau_s: Sequence[float], backlog: bool) -> Fit:
     """Which items of a batch to run, so that none is run in vain.
 
     When all are in time together, all run. Otherwise, with nothing else waiting, the batch is cut in two, if both parts are in time one after the
@@ -78,25 +79,31 @@ def fit(rows: Sequence[int], deadline_s: Sequence[float], now_s: float, tau_s: S
         rows, deadline_s: of each item, in the order in which they are to run; a deadline may be infinite [s].
         backlog: whether more is waiting than this batch, or it is as large as it may be.
     """
-    run = list(range(len(rows)))
-    refuse: list[int] = []
-    while run:
-        urgent = min(run, key=deadline_s.__getitem__)
-        if now_s + tau(tau_s, sum(rows[place] for place in run)) <= deadline_s[urgent]:
+    run, refuse = list(range(len(rows))), list(range(0))
+    while len(run) > 0:
+        urgent, together = 0, 0
+        for at, place in enumerate(run):
+            together += rows[place]
+            if deadline_s[place] < deadline_s[run[urgent]]:
+                urgent = at
+        if now_s + tau(tau_s, together) <= deadline_s[run[urgent]]:
             break
-        count = 0 if backlog else _first_part(run, rows, deadline_s, now_s, tau_s)
-        if count:
+        count = 0 if backlog else first_part(run, rows, deadline_s, now_s, tau_s)
+        if count > 0:
             return Fit(run[:count], refuse)
-        run.remove(urgent)
-        refuse.append(urgent)
+        refuse.append(run.pop(urgent))
     return Fit(run, refuse)
 
 
-def _first_part(run: Sequence[int], rows: Sequence[int], deadline_s: Sequence[float], now_s: float, tau_s: Sequence[float]) -> int:
+def first_part(run: Sequence[int], rows: Sequence[int], deadline_s: Sequence[float], now_s: float, tau_s: Sequence[float]) -> int:
     """How many of the first items of a batch can run so that they and, in a batch after them, the rest are in time; 0: it cannot be done."""
+    first_until_s, first_rows = [math.inf for _ in run], [0 for _ in run]
+    until_s, together = math.inf, 0
+    for at, place in enumerate(run):
+        until_s = min(until_s, deadline_s[place])
+        together += rows[place]
+        first_until_s[at], first_rows[at] = until_s, together
     rest_until_s, rest_rows = math.inf, 0
-    first_until_s = list(accumulate((deadline_s[place] for place in run), min))
-    first_rows = list(accumulate(rows[place] for place in run))
     for count in range(len(run) - 1, 0, -1):
         rest_until_s = min(rest_until_s, deadline_s[run[count]])
         rest_rows += rows[run[count]]
@@ -125,9 +132,10 @@ def finish_s(
     An item that runs at once takes its own time. One that waits is joined by what comes meanwhile; its batch is full at most.
     """
     before, full_s = ahead_rows // max_batch, tau(tau_s, max_batch)
-    ready_s = sorted(max(now_s, at_s) for at_s in free_s)
-    while before and ready_s[-1] - ready_s[0] > full_s:
-        insort(ready_s, ready_s.pop(0) + full_s)
+    ready_s = sorted([max(now_s, at_s) for at_s in free_s])
+    while before > 0 and ready_s[-1] - ready_s[0] > full_s:
+        ready_s[0] += full_s
+        ready_s.sort()
         before -= 1
     start_s = ready_s[before % len(ready_s)] + before // len(ready_s) * full_s  # from here on the instances take turns
     if start_s <= now_s:
@@ -149,7 +157,7 @@ OVERLOADED_SHARE = 0.85
 """Of the latency, for a batch under overload to be gathered and run in: the rest is for what predictions do not know."""
 
 
-def batch_within(tau_s: Sequence[float], max_batch: int, latency_s: float, *, demand_per_s: float = 0.0, instances: int = 1) -> int:
+def batch_within(tau_s: Sequence[float], max_batch: int, latency_s: float, demand_per_s: float = 0.0, instances: int = 1) -> int:
     """Most rows a batch may have for ``latency_s`` to be held under full load; at least 1.
 
     An item that arrives just after a batch started waits for that one and then runs in one as large: ``2 tau(b) <= latency``. When more is asked
@@ -169,6 +177,15 @@ def batch_within(tau_s: Sequence[float], max_batch: int, latency_s: float, *, de
         if 2 * time_s <= latency_s or (overloaded and instances * size / demand_per_s + time_s <= OVERLOADED_SHARE * latency_s):
             within = size
     return within
+
+
+def overloaded(tau_s: Sequence[float], batch: int, demand_per_s: float, instances: int) -> bool:
+    """Whether more is asked for than full batches of this size on all instances can answer.
+
+    Somebody must be refused then, and the sooner the better. While it is not so, a refusal saves nothing: the queue becomes short again by
+    itself, and an item that was predicted to be late may yet be in time.
+    """
+    return demand_per_s * tau(tau_s, batch) > instances * batch
 
 
 def capacity_per_s(tau_s: Sequence[float], max_batch: int, instances: int) -> float:

@@ -5,6 +5,7 @@ This room knows records and virtual time. It measures nothing and knows no runti
 
 from headway.predict.capacity import predict_capacity
 from headway.predict.gains import Gain, explain, gains
+from headway.predict.kernel import ROUTERS
 from headway.predict.queueing import (
     batch_mean_response_s,
     capacity_per_s,
@@ -18,11 +19,14 @@ from headway.predict.queueing import (
     service_bound_s,
 )
 from headway.predict.roofline import OperatorBound, Roofline, roofline
-from headway.predict.simulate import simulate
+from headway.predict.simulate import FleetRun, Outage, simulate, simulate_fleet
 
 __all__ = [
+    "ROUTERS",
+    "FleetRun",
     "Gain",
     "OperatorBound",
+    "Outage",
     "Roofline",
     "batch_mean_response_s",
     "capacity_per_s",
@@ -39,4 +43,5 @@ __all__ = [
     "sakasegawa_wait_s",
     "service_bound_s",
     "simulate",
+    "simulate_fleet",
 ]

@@ -1,170 +1,208 @@
-"""One engine on a virtual clock: its instances take batches by the real policy, service times come from measured samples."""
+"""Engines on a virtual clock, one or a fleet of them: batches by the real policy, service times from measured samples.
+
+The loop itself is in ``kernel``; here are its inputs and what comes out.
+"""
 
 from __future__ import annotations
 
 import bisect
-import heapq
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.batching import Demand, Spare, batch_within, finish_s, fit, take
-from headway.records import Plan, ServiceCurve
+from headway.batching import batch_within
+from headway.predict import kernel
+from headway.predict.kernel import NOBODY, REFUSED, ROUTERS
+from headway.records import ConfigError, Plan, ServiceCurve
 
-FIRST_DRAWS = 32
-MOST_DRAWS = 4096
+Floats = NDArray[np.float64]
 
 
-class ServiceTimes:
-    """Service times of any batch size, drawn with replacement from a curve's raw samples.
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A replica that is gone from ``from_s`` until ``until_s``: what it held is lost, and no request is sent to it meanwhile."""
 
-    Between two measured sizes the samples of the larger are scaled by the ratio of the interpolated medians, so that both the level and
-    the spread follow the curve; beyond the largest its samples are scaled up.
+    replica: int
+    from_s: float
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRun:
+    """What became of each request, in the order of arrival.
+
+    Attributes:
+        latency_s: from its arrival to its answer [n]; infinite where it was refused or lost [s].
+        front_s, wait_s, service_s: its parts: until it was queued, until its batch started, while that ran [n]; not a number where it was refused or lost [s].
+        batch: requests in its batch [n]; 0: none.
+        refused, lost: how many.
+        busy: share of the instances' time that batches took, from the first arrival to the last end.
     """
 
-    def __init__(self, curve: ServiceCurve, rng: np.random.Generator) -> None:
-        self._curve = curve
-        self._rng = rng
-        self._sizes = [timing.batch for timing in curve.timings]
-        self._samples: dict[int, NDArray[np.float64]] = {}
-        self._drawn: dict[int, list[float]] = {}
-        self._count: dict[int, int] = {}
-
-    def draw_s(self, batch: int) -> float:
-        """One service time [s]."""
-        drawn = self._drawn.get(batch)
-        if not drawn:
-            drawn = self._draw(batch)
-        return drawn.pop()
-
-    def _draw(self, batch: int) -> list[float]:
-        samples = self._samples.get(batch)
-        if samples is None:
-            timing = self._curve.timings[min(bisect.bisect_left(self._sizes, batch), len(self._sizes) - 1)]
-            scale = self._curve.tau_s(batch) / timing.median_s
-            samples = self._samples[batch] = np.asarray(timing.service_s, dtype=np.float64) * scale
-        count = self._count[batch] = min(MOST_DRAWS, 2 * self._count.get(batch, FIRST_DRAWS))
-        drawn: list[float] = self._rng.choice(samples, count).tolist()
-        self._drawn[batch] = drawn
-        return drawn
+    latency_s: Floats
+    front_s: Floats
+    wait_s: Floats
+    service_s: Floats
+    batch: NDArray[np.int32]
+    refused: int
+    lost: int
+    busy: float
 
 
 def simulate(
     curve: ServiceCurve,
     plan: Plan,
-    due_s: NDArray[np.float64],
+    due_s: Floats,
     *,
     seed: int = 0,
     front_end_s: float | Sequence[float] = 0.0,
+    front_steals: bool = False,
     jitter_s: Sequence[float] = (),
     deadline_s: float = math.inf,
-) -> NDArray[np.float64]:
-    """Latency of each request [s], in the order of ``due_s``, infinite where it was refused; deterministic by ``seed``.
+) -> Floats:
+    """Latency of each request to one engine [s], in the order of ``due_s``, infinite where it was refused; as ``simulate_fleet``."""
+    return simulate_fleet(
+        curve, plan, due_s, seed=seed, front_end_s=front_end_s, front_steals=front_steals, jitter_s=jitter_s, deadline_s=deadline_s
+    ).latency_s
 
-    What it leaves out: cores that front end and model share, and items of several rows.
+
+def simulate_fleet(
+    curve: ServiceCurve,
+    plan: Plan,
+    due_s: Floats,
+    *,
+    replicas: int = 1,
+    router: str = "round_robin",
+    seed: int = 0,
+    front_end_s: float | Sequence[float] = 0.0,
+    front_steals: bool = False,
+    jitter_s: Sequence[float] = (),
+    deadline_s: float = math.inf,
+    outages: Sequence[Outage] = (),
+) -> FleetRun:
+    """Equal engines behind a router that takes no time, each with a front end of its own; deterministic by ``seed``.
+
+    What it leaves out: items of several rows, the learning of the pace (the policy predicts by the curve's medians), and what a client does
+    that is refused.
 
     Args:
         curve: measured with ``plan.instances`` running; its raw samples are drawn with replacement.
         due_s: arrival times, ascending [s].
-        front_end_s: time that each request spends in a front end, one after another, before it is queued [s]: one figure, or measured
-            ones to draw from. Per request it shares nothing with the model.
+        router: one of ``ROUTERS``.
+        front_end_s: time that each request spends in its replica's front end, one after another, before it is queued [s]: one figure, or
+            measured ones to draw from.
+        front_steals: the front end has no core of its own: while all instances are at work, its time comes out of the batch that ends first.
         jitter_s: measured delays of this machine and transport to draw from, added to each request without holding up others [s]: the
             latencies of a model that does nothing, behind the same server.
-        deadline_s: when an answer is of no more use, counted from the request's arrival in the queue; the policy then refuses what cannot make it [s].
+        deadline_s: when an answer is of no more use, counted from the request's arrival in the queue; the policy then refuses what cannot make
+            it [s].
+        outages: at most one at a time for each replica.
+
+    Raises:
+        ConfigError: no replica, an unknown router, or an outage of a replica that is not there.
     """
-    rng = np.random.default_rng(seed)
-    extra_s = rng.choice(np.asarray(jitter_s, dtype=np.float64), len(due_s)) if len(jitter_s) else np.zeros(len(due_s))
-    times = ServiceTimes(curve, rng)
-    queued_s = _through_front_end(due_s, front_end_s, rng)
-    if math.isinf(deadline_s):
-        done_s = _through_engine(queued_s.tolist(), plan, times)
-    else:
-        tau_s = [0.0, *(curve.tau_s(size) for size in range(1, plan.max_batch + 1))]
-        done_s = _through_guarded_engine(queued_s.tolist(), plan, times, tau_s, deadline_s)
-    latency_s: NDArray[np.float64] = done_s - due_s + extra_s
-    return latency_s
+    if replicas < 1 or router not in ROUTERS:
+        raise ConfigError(f"a fleet needs at least one replica and a router out of {', '.join(ROUTERS)}, got {replicas} and {router!r}")
+    if any(not 0 <= outage.replica < replicas or not outage.from_s < outage.until_s for outage in outages):
+        raise ConfigError(f"an outage must be of a replica from 0 to {replicas - 1} and begin before it ends, got {list(outages)}")
+    due_s = np.ascontiguousarray(due_s, np.float64)
+    requests, batches = np.zeros(len(due_s), kernel.REQUEST), np.zeros(len(due_s), kernel.BATCH)
+    rules = _rules(plan, deadline_s, router, front_steals)
+    tau_s = np.array([0.0, *(curve.tau_s(size) for size in range(1, plan.max_batch + 1))])
+    kernel.run(
+        due_s, requests, batches, _replicas(replicas, plan, tau_s, deadline_s), _instances(replicas, plan), rules, _sizes(curve, plan), tau_s,
+        np.concatenate([np.asarray(timing.service_s, np.float64) for timing in curve.timings]), _slots(plan), _tree(replicas, router),
+        np.atleast_1d(np.asarray(front_end_s, np.float64)), _outages(outages), seed,
+    )  # fmt: skip
+    run = _run(due_s, requests, batches[: int(rules[0]["batches"])], replicas * plan.instances)
+    if len(jitter_s):
+        extra_s = np.random.default_rng(seed).choice(np.asarray(jitter_s, np.float64), len(due_s))
+        np.add(run.latency_s, extra_s, out=run.latency_s)
+    return run
 
 
-def _through_engine(at: list[float], plan: Plan, times: ServiceTimes) -> NDArray[np.float64]:
-    """When each request is done [s]. Time jumps to the next arrival, the next free instance, or the moment the policy names."""
-    count = len(at)
-    done = np.empty(count)
-    limit, wait_s, draw_s = plan.max_batch, plan.max_wait_s, times.draw_s
-    ones = [1] * (limit + 1)
-    free = [0.0] * plan.instances  # when each instance becomes free; a heap
-    first = 0  # oldest request not started
-    now = 0.0
-    while first < count:
-        now = max(now, free[0], at[first])
-        last = bisect.bisect_right(at, now, first, min(count, first + limit + 1))  # the policy looks no further
-        number, wake = take(ones[: last - first], at[first:last], now, max_batch=limit, max_wait_s=wait_s)
-        if number == 0:
-            now = min(at[last] if last < count else math.inf, math.inf if wake is None else wake)
-            continue
-        ends = now + draw_s(number)
-        done[first : first + number] = ends
-        first += number
-        heapq.heapreplace(free, ends)
-    return done
+def _run(due_s: Floats, requests: NDArray[np.void], batches: NDArray[np.void], instances: int) -> FleetRun:
+    count = len(due_s)
+    ran = requests["batch"] >= 0
+    place = requests["batch"][ran]
+    ends_s = np.full(count, math.inf)
+    ends_s[ran] = batches["end_s"][place]
+    answered = np.isfinite(ends_s)
+    starts_s, rows = np.full(count, math.nan), np.zeros(count, np.int32)
+    starts_s[ran], rows[ran] = batches["start_s"][place], batches["rows"][place]
+    starts_s[~answered], rows[~answered] = math.nan, 0
+    refused = int((requests["batch"] == REFUSED).sum())
+    ended = batches[np.isfinite(batches["end_s"])]
+    span_s = float(ended["end_s"].max() - due_s[0]) if len(ended) else 0.0
+    busy_s = float((ended["end_s"] - ended["start_s"]).sum())
+    return FleetRun(
+        latency_s=ends_s - due_s,
+        front_s=np.where(answered, requests["queued_s"] - due_s, math.nan),
+        wait_s=starts_s - requests["queued_s"],
+        service_s=np.where(answered, ends_s, math.nan) - starts_s,
+        batch=rows,
+        refused=refused,
+        lost=int(count - answered.sum()) - refused,
+        busy=busy_s / (instances * span_s) if span_s > 0 else 0.0,
+    )
 
 
-def _through_guarded_engine(at: list[float], plan: Plan, times: ServiceTimes, tau_s: list[float], deadline_s: float) -> NDArray[np.float64]:
-    """When each request is done [s]; infinite: refused, on arrival or when its batch was formed. Deadlines as the batcher keeps them."""
-    done = np.full(len(at), math.inf)
-    demand, spare = Demand(), Spare(deadline_s)
-    limit = batch_within(tau_s, plan.max_batch, deadline_s)
-    ended: list[tuple[float, bool]] = []
-    free, expected = [0.0] * plan.instances, [0.0] * plan.instances
-    queue: list[int] = []
-
-    def run_until(moment: float) -> None:
-        while queue:
-            instance = min(range(plan.instances), key=free.__getitem__)
-            now = max(free[instance], at[queue[0]])
-            decision = take(
-                [1] * len(queue[: limit + 1]), [at[i] for i in queue[: limit + 1]], now, max_batch=limit, max_wait_s=plan.max_wait_s
-            )
-            if decision.wake_at_s is not None:
-                now = decision.wake_at_s
-            if now > moment:
-                return
-            head = queue[: decision.items or min(len(queue), limit)]
-            chosen = fit(
-                [1] * len(head), [at[i] + deadline_s for i in head], now, tau_s, backlog=len(queue) > len(head) or len(head) >= limit
-            )
-            gone = {head[place] for place in (*chosen.run, *chosen.refuse)}
-            queue[:] = [i for i in queue if i not in gone]
-            if chosen.refuse:
-                spare.learn(True)
-            if chosen.run:
-                free[instance] = now + times.draw_s(len(chosen.run))
-                expected[instance] = now + tau_s[len(chosen.run)]
-                done[[head[place] for place in chosen.run]] = free[instance]
-                heapq.heappush(ended, (free[instance], free[instance] > min(at[head[place]] for place in chosen.run) + deadline_s))
-
-    for number, moment in enumerate(at):
-        run_until(moment)
-        while ended and ended[0][0] <= moment:
-            spare.learn(heapq.heappop(ended)[1])
-        if demand.add(1, moment):
-            limit = batch_within(tau_s, plan.max_batch, deadline_s, demand_per_s=demand.per_s, instances=plan.instances)
-        ready = [min(expected[i], moment) if free[i] <= moment else expected[i] for i in range(plan.instances)]
-        if finish_s(moment, len(queue), 1, ready, tau_s, limit, demand.per_s or math.inf) <= moment + deadline_s - spare.seconds:
-            queue.append(number)
-    run_until(math.inf)
-    return done
+def _rules(plan: Plan, deadline_s: float, router: str, front_steals: bool) -> NDArray[np.void]:
+    rules = np.zeros(1, kernel.RULES)
+    rules[0] = (
+        plan.instances, plan.max_batch, plan.max_wait_s, deadline_s, not math.isinf(deadline_s), router == "least_loaded", front_steals,
+        ROUTERS.index(router), 0,
+    )  # fmt: skip
+    return rules
 
 
-def _through_front_end(due_s: NDArray[np.float64], front_end_s: float | Sequence[float], rng: np.random.Generator) -> NDArray[np.float64]:
-    """When each request leaves a single server, first come first served: Lindley's recursion in closed form [s]."""
-    if isinstance(front_end_s, float | int):
-        if front_end_s <= 0:
-            return due_s
-        service_s = np.full(len(due_s), float(front_end_s))
-    else:
-        service_s = rng.choice(np.asarray(front_end_s, dtype=np.float64), len(due_s))
-    through_s = np.cumsum(service_s)
-    left_s: NDArray[np.float64] = through_s + np.maximum.accumulate(due_s - (through_s - service_s))
-    return left_s
+def _replicas(count: int, plan: Plan, tau_s: Floats, deadline_s: float) -> NDArray[np.void]:
+    replicas = np.zeros(count, kernel.REPLICA)
+    replicas["alive"], replicas["head"], replicas["tail"], replicas["demand_since_s"] = 1, NOBODY, NOBODY, -1.0
+    replicas["limit"] = batch_within(tau_s.tolist(), plan.max_batch, deadline_s)
+    return replicas
+
+
+def _instances(replicas: int, plan: Plan) -> NDArray[np.void]:
+    instances = np.zeros(replicas * plan.instances, kernel.INSTANCE)
+    instances["running"], instances["learned"] = NOBODY, 1
+    return instances
+
+
+def _slots(plan: Plan) -> NDArray[np.void]:
+    slots = np.zeros(plan.max_batch + 1, kernel.SLOT)
+    slots["rows"] = 1
+    return slots
+
+
+def _tree(replicas: int, router: str) -> NDArray[np.int64]:
+    """Minima over pairs of replicas, over pairs of those, ...: the root is the first; used by the router that looks at all."""
+    leaves = 1 << (replicas - 1).bit_length() if router == "least_loaded" else 1
+    tree = np.full(2 * leaves, kernel.FAR, np.int64)
+    tree[leaves : leaves + replicas] = 0
+    for node in range(leaves - 1, 0, -1):
+        tree[node] = min(tree[2 * node], tree[2 * node + 1])
+    return tree
+
+
+def _outages(given: Sequence[Outage]) -> NDArray[np.void]:
+    outages = np.zeros(len(given), kernel.OUTAGE)
+    for place, outage in enumerate(given):
+        outages[place] = (outage.replica, outage.from_s, outage.until_s, 0)
+    return outages
+
+
+def _sizes(curve: ServiceCurve, plan: Plan) -> NDArray[np.void]:
+    """Between two measured sizes the samples of the larger are scaled by the ratio of the interpolated medians, so that both the level and the
+    spread follow the curve; beyond the largest its samples are scaled up."""
+    measured = [timing.batch for timing in curve.timings]
+    begins = np.cumsum([0, *(len(timing.service_s) for timing in curve.timings)])
+    sizes = np.zeros(plan.max_batch + 1, kernel.SIZE)
+    for size in range(1, plan.max_batch + 1):
+        place = min(bisect.bisect_left(measured, size), len(measured) - 1)
+        timing = curve.timings[place]
+        sizes[size] = (begins[place], len(timing.service_s), curve.tau_s(size) / timing.median_s)
+    return sizes

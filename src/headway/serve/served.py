@@ -133,7 +133,7 @@ class Served:
             Refusal: it cannot be answered, or not in time.
         """
         self._demand += call.rows
-        within_s = (self.deadline_s if call.timeout_s is None else call.timeout_s) - self._lag.allowance_s
+        within_s = (self.deadline_s if call.timeout_s is None else call.timeout_s) - self._kept_free_s()
         try:
             if not self._open:
                 raise DRAINING.with_traceback(None)
@@ -156,7 +156,7 @@ class Served:
         if not self._open:
             return DRAINING
         if arrived_s - self._missed_s > RECENT_S or not self._batcher.late(
-            arrived_s + self.deadline_s - self._lag.allowance_s, DEFAULT_PRIORITY
+            arrived_s + self.deadline_s - self._kept_free_s(), DEFAULT_PRIORITY
         ):
             return None
         self._demand += 1
@@ -164,6 +164,10 @@ class Served:
         self._missed_s = arrived_s
         self._turns.handled()
         return LATE
+
+    def _kept_free_s(self) -> float:
+        """What part of a deadline is for the loop's own lag: under overload, when those who come late anyhow should be refused at once [s]."""
+        return self._lag.allowance_s if self._batcher.overloaded else 0.0
 
     def refuse(self, refusal: Refusal) -> None:
         """Count a request that is refused before it was submitted."""

@@ -29,6 +29,7 @@ from headway.batching import (
     level,
     measure_pace,
     overload,
+    pace,
     policy,
 )
 from headway.load import arrival_times
@@ -285,6 +286,8 @@ def test_server_in_process_load_and_simulator_run_the_same_policy() -> None:
         assert getattr(kernel, name) is getattr(policy, name)
     for name in ("window_over", "spare_after"):
         assert getattr(overload, name) in kernel.POLICY
+    for name in ("pace_after", "pace_moved"):
+        assert getattr(pace, name) in kernel.POLICY
     for name in ("Demand", "Spare"):
         assert getattr(batcher, name) is getattr(overload, name)
     for user in ("headway.serve.served", "headway.measure.in_process"):

@@ -11,6 +11,16 @@ LARGEST = 4.0
 REFRESH = 1.02
 
 
+def pace_after(mean: float, ratio: float) -> float:
+    """The running mean of seen over expected times, after one more."""
+    return mean + WEIGHT * (min(ratio, LARGEST) - mean)
+
+
+def pace_moved(mean: float, used: float) -> bool:
+    """Whether the mean has left what predictions use by more than is worth their making anew."""
+    return mean > used * REFRESH or mean < used / REFRESH
+
+
 class Pace:
     """Predicted service times, ``tau_s[b]`` for a batch of b rows [s]; linear between measured sizes.
 
@@ -30,9 +40,8 @@ class Pace:
         expected_s = self._base_s[min(rows, len(self._base_s) - 1)]
         if expected_s <= 0:
             return False
-        ratio = min(service_s / expected_s, LARGEST)
-        self._mean += WEIGHT * (ratio - self._mean)
-        if self._used / REFRESH <= self._mean <= self._used * REFRESH:
+        self._mean = pace_after(self._mean, service_s / expected_s)
+        if not pace_moved(self._mean, self._used):
             return False
         self._used = self._mean
         self.tau_s = [self._mean * base_s for base_s in self._base_s]

@@ -22,8 +22,9 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from headway.batching import overload, policy
+from headway.batching import overload, pace, policy
 from headway.batching.overload import spare_after, window_over
+from headway.batching.pace import pace_after, pace_moved
 from headway.batching.policy import batch_within, finish_s, first_part, fit, overloaded, take, tau
 
 ROUTERS = ("round_robin", "random", "two_choices", "least_loaded")
@@ -33,7 +34,7 @@ REFUSED, LOST, QUEUED = -1, -2, -3
 """In place of a request's batch."""
 NOBODY = -1
 FAR = 2**60
-POLICY = (take, fit, first_part, finish_s, batch_within, overloaded, tau, window_over, spare_after)
+POLICY = (take, fit, first_part, finish_s, batch_within, overloaded, tau, window_over, spare_after, pace_after, pace_moved)
 """What the server decides by, and the simulator too."""
 
 REQUEST = np.dtype([("queued_s", "f8"), ("batch", "i8"), ("following", "i8")])
@@ -41,7 +42,7 @@ BATCH = np.dtype([("start_s", "f8"), ("end_s", "f8"), ("rows", "i8")])
 REPLICA = np.dtype(
     [
         ("alive", "i8"), ("head", "i8"), ("tail", "i8"), ("waiting", "i8"), ("limit", "i8"), ("front_free_s", "f8"), ("spare_s", "f8"),
-        ("overloaded", "i8"), ("demand_per_s", "f8"), ("demand_rows", "i8"), ("demand_since_s", "f8"),
+        ("overloaded", "i8"), ("pace_mean", "f8"), ("pace_used", "f8"), ("demand_per_s", "f8"), ("demand_rows", "i8"), ("demand_since_s", "f8"),
     ]
 )  # fmt: skip
 INSTANCE = np.dtype([("free_s", "f8"), ("expected_s", "f8"), ("late_after_s", "f8"), ("running", "i8"), ("learned", "i8")])
@@ -95,13 +96,34 @@ def lightest(tree: Any) -> int:
     return node - half
 
 
-@inlined
-def learn(replicas: Any, instances: Any, rules: Any, replica: int, instance: int) -> None:
-    """Take from the instance's last batch whether it was late, once."""
-    if replicas[replica].overloaded and not instances[instance].learned:
+@register_jitable
+def settle(replicas: Any, rules: Any, tau_s: Any, replica: int) -> None:
+    """Demand or pace has changed: how large batches may be, and whether more is asked for than they can answer."""
+    demand_per_s, instances = replicas[replica].demand_per_s, rules[0].instances
+    limit = batch_within(tau_s[replica], rules[0].max_batch, rules[0].deadline_s, demand_per_s=demand_per_s, instances=instances)
+    replicas[replica].limit = limit
+    replicas[replica].overloaded = overloaded(tau_s[replica], limit, demand_per_s, instances)
+
+
+@register_jitable
+def learn(batches: Any, replicas: Any, instances: Any, rules: Any, tau_s: Any, replica: int, instance: int) -> None:
+    """Take from the instance's last batch how long it took and whether it was late, once."""
+    if instances[instance].learned or not rules[0].guarded:
+        return
+    instances[instance].learned = 1
+    batch = instances[instance].running
+    measured_s = tau_s[len(replicas)]
+    service_s, expected_s = batches[batch].end_s - batches[batch].start_s, measured_s[batches[batch].rows]
+    if expected_s > 0:
+        mean = pace_after(replicas[replica].pace_mean, service_s / expected_s)
+        replicas[replica].pace_mean = mean
+        if pace_moved(mean, replicas[replica].pace_used):
+            replicas[replica].pace_used = mean
+            tau_s[replica] = mean * measured_s
+            settle(replicas, rules, tau_s, replica)
+    if replicas[replica].overloaded:
         late = instances[instance].free_s > instances[instance].late_after_s
         replicas[replica].spare_s = spare_after(replicas[replica].spare_s, late, rules[0].deadline_s)
-    instances[instance].learned = 1
 
 
 @inlined
@@ -147,7 +169,7 @@ def choose(
 ) -> int:  # fmt: skip
     """Which of the first of a queue run, and which are refused; how many run."""
     backlog = replicas[replica].waiting > looked or looked >= replicas[replica].limit
-    chosen = fit(slots.rows[:looked], slots.until_s[:looked], now_s, tau_s, backlog=backlog)
+    chosen = fit(slots.rows[:looked], slots.until_s[:looked], now_s, tau_s[replica], backlog=backlog)
     for place in chosen.refuse:
         requests[slots[place].id].batch = REFUSED
     if len(chosen.refuse) > 0 and replicas[replica].overloaded:
@@ -183,7 +205,7 @@ def start_batches(
                 return
             seen = collect(requests, replicas, rules, slots, replica, now_s)
             decision = take(slots.rows[:seen], slots.arrived_s[:seen], now_s, max_batch=limit, max_wait_s=rules[0].max_wait_s)
-        learn(replicas, instances, rules, replica, instance)
+        learn(batches, replicas, instances, rules, tau_s, replica, instance)
         batch, looked = rules[0].batches, decision.items
         rows = looked
         if rules[0].guarded:
@@ -200,7 +222,7 @@ def start_batches(
             batches[batch].end_s = end_s
             batches[batch].rows = rows
             instances[instance].free_s = end_s
-            instances[instance].expected_s = now_s + tau_s[rows]
+            instances[instance].expected_s = now_s + tau_s[replica, rows]
             instances[instance].running = batch
             instances[instance].learned = 0
             if rules[0].watched:
@@ -264,14 +286,14 @@ def some_alive(replicas: Any) -> int:
 
 
 @inlined
-def in_time(replicas: Any, instances: Any, rules: Any, tau_s: Any, ready_s: Any, replica: int, now_s: float) -> bool:
+def in_time(batches: Any, replicas: Any, instances: Any, rules: Any, tau_s: Any, ready_s: Any, replica: int, now_s: float) -> bool:
     """Whether a request that reaches the queue now is taken, as the batcher decides it."""
     base, count = replica * rules[0].instances, rules[0].instances
     for place in range(count):
         instance = base + place
         ready_s[place] = instances[instance].expected_s
         if instances[instance].free_s <= now_s:
-            learn(replicas, instances, rules, replica, instance)
+            learn(batches, replicas, instances, rules, tau_s, replica, instance)
             ready_s[place] = min(ready_s[place], now_s)
     if replicas[replica].demand_since_s < 0:
         replicas[replica].demand_since_s = now_s
@@ -281,12 +303,9 @@ def in_time(replicas: Any, instances: Any, rules: Any, tau_s: Any, ready_s: Any,
         replicas[replica].demand_per_s = replicas[replica].demand_rows / span_s
         replicas[replica].demand_rows = 0
         replicas[replica].demand_since_s = now_s
-        replicas[replica].limit = batch_within(
-            tau_s, rules[0].max_batch, rules[0].deadline_s, demand_per_s=replicas[replica].demand_per_s, instances=count
-        )
-        replicas[replica].overloaded = overloaded(tau_s, replicas[replica].limit, replicas[replica].demand_per_s, count)
+        settle(replicas, rules, tau_s, replica)
     demand_per_s = replicas[replica].demand_per_s if replicas[replica].demand_per_s > 0 else math.inf
-    end_s = finish_s(now_s, replicas[replica].waiting, 1, ready_s, tau_s, replicas[replica].limit, demand_per_s)
+    end_s = finish_s(now_s, replicas[replica].waiting, 1, ready_s, tau_s[replica], replicas[replica].limit, demand_per_s)
     spare_s = replicas[replica].spare_s if replicas[replica].overloaded else 0.0
     return bool(end_s <= now_s + rules[0].deadline_s - spare_s)
 
@@ -430,7 +449,7 @@ def play(
             queued_s = through_front(batches, replicas, instances, rules, replica, now_s, front_s)
             start_batches(requests, batches, replicas, instances, rules, sizes, tau_s, samples_s, slots, tree, ends, replica, queued_s)
         requests[number].queued_s = queued_s
-        if rules[0].guarded and not in_time(replicas, instances, rules, tau_s, ready_s, replica, queued_s):
+        if rules[0].guarded and not in_time(batches, replicas, instances, rules, tau_s, ready_s, replica, queued_s):
             requests[number].batch = REFUSED
         else:
             enqueue(requests, replicas, rules, tree, ends, replica, number)
@@ -444,7 +463,7 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
 
     Numba's cache looks at the source of the function itself only, and would keep an old policy alive.
     """
-    sources = "".join(inspect.getsource(module) for module in (policy, overload)) + Path(__file__).read_text() + numba.__version__
+    sources = "".join(inspect.getsource(module) for module in (policy, overload, pace)) + Path(__file__).read_text() + numba.__version__
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headway" / "compiled"
     config = cast(Any, numba.config)
     before, config.CACHE_DIR = config.CACHE_DIR, str(home / hashlib.sha256(sources.encode()).hexdigest()[:16])

@@ -85,8 +85,7 @@ def simulate_fleet(
 ) -> FleetRun:
     """Equal engines behind a router that takes no time, each with a front end of its own; deterministic by ``seed``.
 
-    What it leaves out: items of several rows, the learning of the pace (the policy predicts by the curve's medians), and what a client does
-    that is refused.
+    What it leaves out: items of several rows, the event loop's own lag, and what a client does that is refused.
 
     Args:
         curve: measured with ``plan.instances`` running; its raw samples are drawn with replacement.
@@ -113,7 +112,8 @@ def simulate_fleet(
     rules = _rules(plan, deadline_s, router, front_steals)
     tau_s = np.array([0.0, *(curve.tau_s(size) for size in range(1, plan.max_batch + 1))])
     kernel.run(
-        due_s, requests, batches, _replicas(replicas, plan, tau_s, deadline_s), _instances(replicas, plan), rules, _sizes(curve, plan), tau_s,
+        due_s, requests, batches, _replicas(replicas, plan, tau_s, deadline_s), _instances(replicas, plan), rules, _sizes(curve, plan),
+        np.tile(tau_s, (replicas + 1, 1)),
         np.concatenate([np.asarray(timing.service_s, np.float64) for timing in curve.timings]), _slots(plan), _tree(replicas, router),
         np.atleast_1d(np.asarray(front_end_s, np.float64)), _outages(outages), seed,
     )  # fmt: skip
@@ -162,6 +162,7 @@ def _rules(plan: Plan, deadline_s: float, router: str, front_steals: bool) -> ND
 def _replicas(count: int, plan: Plan, tau_s: Floats, deadline_s: float) -> NDArray[np.void]:
     replicas = np.zeros(count, kernel.REPLICA)
     replicas["alive"], replicas["head"], replicas["tail"], replicas["demand_since_s"] = 1, NOBODY, NOBODY, -1.0
+    replicas["pace_mean"] = replicas["pace_used"] = 1.0
     replicas["limit"] = batch_within(tau_s.tolist(), plan.max_batch, deadline_s)
     return replicas
 

@@ -92,7 +92,7 @@ def independent_capacity_per_s(servers: int, service_s: float, bound_s: float) -
 @pytest.mark.parametrize("instances", [1, 2, 4])
 def test_predicted_capacity_equals_an_independent_m_d_k(instances: int) -> None:
     plan = Plan(runtime="null", instances=instances)
-    predicted = predict_capacity(curve(0.01, 0.0, (1,), instances=instances), plan, Objective(latency_s=0.05))
+    predicted = predict_capacity(curve(0.01, 0.0, (1,), instances=instances), plan, Objective(latency_s=0.05), refuses=False)
     assert predicted.capacity_per_s == pytest.approx(independent_capacity_per_s(instances, 0.01, 0.05), rel=0.08)
 
 

@@ -180,9 +180,16 @@ def independent_capacity(bound_s: float, service_s: float) -> float:
 def test_predicted_capacity_hardly_depends_on_the_seed(bound_s: float) -> None:
     plan, goal = Plan(runtime="null"), Objective(latency_s=bound_s)
     true = independent_capacity(bound_s, 0.01)
-    found = [predict_capacity(curve_of({1: [0.01]}), plan, goal, seed=seed).capacity_per_s for seed in range(4)]
+    found = [predict_capacity(curve_of({1: [0.01]}), plan, goal, refuses=False, seed=seed).capacity_per_s for seed in range(4)]
     assert np.median(found) == pytest.approx(true, rel=0.03)
     assert found == pytest.approx([true] * 4, rel=0.12)
+
+
+def test_refusing_what_would_be_late_spares_the_others() -> None:
+    """One at a time, 10 ms each, within 60 ms: who is sure to be late must not hold up the rest."""
+    plan, goal = Plan(runtime="null"), Objective(latency_s=0.06)
+    patient, refusing = (predict_capacity(curve_of({1: [0.01]}), plan, goal, refuses=refuses).capacity_per_s for refuses in (False, True))
+    assert 1.05 * patient < refusing < 1.3 * patient
 
 
 def test_prediction_without_a_bound_or_with_a_rate() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,14 @@ def test_machine_code_and_python_agree_and_nothing_is_forgotten(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernel, "run", interpreted)
         assert same(play(), compiled)
+
+
+def test_where_nothing_can_be_written_it_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    made = kernel.compiled(lambda array: None)
+    made(np.zeros(1))
+    assert kernel.run is not made
 
 
 @pytest.mark.parametrize("router", ROUTERS)

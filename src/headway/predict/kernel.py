@@ -458,21 +458,27 @@ def play(
         start_batches(requests, batches, replicas, instances, rules, sizes, tau_s, samples_s, slots, tree, ends, each, math.inf)
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile on the first call, and keep the machine code in a folder of its own for these sources.
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile on the first call, and keep the machine code in a folder of its own for these sources, where one can be made.
 
     Numba's cache looks at the source of the function itself only, and would keep an old policy alive.
     """
     sources = "".join(inspect.getsource(module) for module in (policy, overload, pace)) + Path(__file__).read_text() + numba.__version__
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headway" / "compiled"
-    config = cast(Any, numba.config)
-    before, config.CACHE_DIR = config.CACHE_DIR, str(home / hashlib.sha256(sources.encode()).hexdigest()[:16])
+    folder = home / hashlib.sha256(sources.encode()).hexdigest()[:16]
     try:
-        compiled: Callable[..., None] = numba.njit(cache=True)(function)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = os.access(folder, os.W_OK)
+    except OSError:
+        kept = False
+    config = cast(Any, numba.config)
+    before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+    try:
+        made: Callable[..., None] = numba.njit(cache=kept)(function)
     finally:
         config.CACHE_DIR = before
-    return compiled
+    return made
 
 
-run = _compiled(play)
+run = compiled(play)
 """``play``, as machine code."""

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from headway.batching import (
     level,
     measure_pace,
     overload,
+    overloaded,
     pace,
     policy,
 )
@@ -276,6 +278,48 @@ def test_the_bound_keeps_batches_small() -> None:
     for number in range(8):
         batcher.submit(str(number))
     assert [len(batch) for batch in ended(batcher, gate)] == [4, 4]
+
+
+@given(st.integers(1, 64), st.integers(1, 4), st.floats(0.1, 3.0))
+def test_it_is_overload_when_more_is_asked_for_than_full_batches_answer(batch: int, instances: int, share: float) -> None:
+    full_per_s = instances * batch / tau(batch)
+    assert overloaded(TAU, batch, share * full_per_s, instances) == (share > 1.0) or share == pytest.approx(1.0)
+
+
+def test_time_is_kept_free_only_under_overload() -> None:
+    """Lateness has been learned; an item that would just be in time is refused while too much is asked for, and taken once it is not."""
+    clock = [0.0]
+    begin, gate = threading.Event(), threading.Event()
+
+    def run(_: int, items: Sequence[str]) -> Sequence[str]:
+        begin.set()
+        assert gate.wait(10)
+        return items
+
+    batcher: Batcher[str, str] = Batcher(
+        run, lambda *_: None, instances=1, max_batch=1, queue_limit=10_000, clock=lambda: clock[0], pace=Pace({1: 0.003}, 1), latency_s=0.1
+    )
+    batcher._spare.seconds = 0.015
+    batcher.submit("running", deadline_s=math.inf)
+    assert begin.wait(10)
+
+    def asked(per_s: int) -> None:
+        """So much for two windows, all of it hopeless."""
+        for number in range(int(0.3 * per_s)):
+            clock[0] = asked.since_s + number / per_s  # type: ignore[attr-defined]
+            with suppress(Late):
+                batcher.submit("late", deadline_s=clock[0] - 1.0)
+        asked.since_s = clock[0]  # type: ignore[attr-defined]
+
+    asked.since_s = 0.0  # type: ignore[attr-defined]
+    asked(2000)
+    assert batcher.overloaded
+    assert batcher.late(clock[0] + 0.010)
+    asked(100)
+    assert not batcher.overloaded
+    assert not batcher.late(clock[0] + 0.010)
+    gate.set()
+    batcher.close()
 
 
 def test_server_in_process_load_and_simulator_run_the_same_policy() -> None:

@@ -52,13 +52,24 @@ from headway.records.outcome import (
     Summary,
     Trace,
 )
+from headway.records.planned import (
+    Autoscaling,
+    FleetLatency,
+    FleetPlan,
+    LatencyBudget,
+    MachineType,
+    Placement,
+    PlannedFleet,
+    PriceList,
+    ReplicaFailure,
+)
 
 __all__ = [
-    "BatchTiming", "Bundle", "BundleError", "BundledVariant", "Calibration", "Candidate", "Capacity", "Ceilings", "Census", "Choice",
-    "Comparison", "ConfigError", "Cost", "DataError", "DataSummary", "Effect", "Environment", "Failure", "Frontier",
-    "FrontierPoint", "GroupQuality", "GuardResult", "HeadwayError", "InputError", "Interval", "Journal", "LatencyTable", "LayerTime", "Line", "LoadPoint", "LoadRun",
-    "MeasurementError", "MissingPackage", "ModelError", "Objective", "ObjectiveError", "ObjectiveNotMet", "OperatorCost",
-    "Percentile", "Plan", "Prediction", "Quality", "Record", "RecordError", "Rejection", "RunFinished", "RunStarted",
+    "Autoscaling", "BatchTiming", "Bundle", "BundleError", "BundledVariant", "Calibration", "Candidate", "Capacity", "Ceilings", "Census", "Choice",
+    "Comparison", "ConfigError", "Cost", "DataError", "DataSummary", "Effect", "Environment", "Failure", "FleetLatency", "FleetPlan", "Frontier",
+    "FrontierPoint", "GroupQuality", "GuardResult", "HeadwayError", "InputError", "Interval", "Journal", "LatencyBudget", "LatencyTable", "LayerTime", "Line", "LoadPoint", "LoadRun",
+    "MachineType", "MeasurementError", "MissingPackage", "ModelError", "Objective", "ObjectiveError", "ObjectiveNotMet", "OperatorCost",
+    "Percentile", "Placement", "Plan", "PlannedFleet", "Prediction", "PriceList", "Quality", "Record", "RecordError", "Rejection", "ReplicaFailure", "RunFinished", "RunStarted",
     "ServiceCurve", "Setting", "SourceInspected", "StageTime", "Step", "Summary", "TensorSpec", "Trace", "Unsupported",
     "Variant", "from_json", "parse_objective", "parse_time_s", "read_journal", "to_json", "to_plain",
 ]  # fmt: skip

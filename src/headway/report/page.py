@@ -26,7 +26,7 @@ from headway.report.wording import duration, objective_words, percent
 from headway.report.written import write_whole
 
 FILE = "report.html"
-_TEMPLATE = Path(__file__).parent / "template"
+TEMPLATE = Path(__file__).parent / "template"
 _FIRST = 6
 
 
@@ -55,9 +55,9 @@ def render(run_folder: Path) -> Path:
 def page(run: Run, run_folder: Path) -> str:
     """The whole HTML text of a run's report."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    scripts = [Markup(_library()), Markup((_TEMPLATE / "page.js").read_text("utf-8"))]
+    scripts = [Markup(chart_library()), Markup((TEMPLATE / "page.js").read_text("utf-8"))]
     return environment.get_template("page.html.j2").render(
         run=run,
         name=run.started.name if run.started else run_folder.resolve().name,
@@ -69,9 +69,9 @@ def page(run: Run, run_folder: Path) -> str:
         config=json.dumps(run.started.config, indent=2, sort_keys=True, default=str) if run.started else "",
         objective=objective_words(run.objective),
         commands=_commands(run, run_folder),
-        style=Markup((_TEMPLATE / "page.css").read_text("utf-8")),
+        style=Markup((TEMPLATE / "page.css").read_text("utf-8")),
         scripts=scripts,
-        hashes=" ".join(_hash(script) for script in scripts),
+        hashes=" ".join(script_hash(script) for script in scripts),
         duration=duration,
         first=_FIRST,
     )
@@ -81,24 +81,24 @@ def _figures(run: Run) -> dict[str, list[Figure]]:
     """The page's charts by section; a section without data has none."""
     here, found = theme.PAGE, {}
     points, compared, pairs = frontier_rows(run), round_rows(run), parity_rows(run)
-    found["frontier"] = [_figure("frontier", charts.frontier(points, run.objective, here))] if points else []
-    found["rounds"] = [_figure("rounds", charts.rounds(compared, run.objective, here))] if compared else []
+    found["frontier"] = [drawn("frontier", charts.frontier(points, run.objective, here))] if points else []
+    found["rounds"] = [drawn("rounds", charts.rounds(compared, run.objective, here))] if compared else []
     drawable = [row for row in pairs if not math.isnan(float(str(row["measured_per_s"])))]
-    found["parity"] = [_figure("parity", charts.parity(drawable, here))] if drawable else []
+    found["parity"] = [drawn("parity", charts.parity(drawable, here))] if drawable else []
     names = _names(run)
     found["curves"] = [
-        _figure(f"curve-{i}", charts.service_curve(panel.rows, names, here), panel) for i, panel in enumerate(curve_panels(run))
+        drawn(f"curve-{i}", charts.service_curve(panel.rows, names, here), panel) for i, panel in enumerate(curve_panels(run))
     ]
     panels = load_panels(run)
     latencies = [float(str(row[key])) for panel in panels for row in panel.rows for key in ("low_ms", "high_ms")]
     shares = _percentiles(panels)
     found["loads"] = [
-        _figure(f"load-{i}", charts.load_curve(panel.rows, shares, run.objective, here, latencies), panel) for i, panel in enumerate(panels)
+        drawn(f"load-{i}", charts.load_curve(panel.rows, shares, run.objective, here, latencies), panel) for i, panel in enumerate(panels)
     ]
     return found
 
 
-def _figure(name: str, chart: alt.LayerChart, panel: Panel | None = None) -> Figure:
+def drawn(name: str, chart: alt.LayerChart, panel: Panel | None = None) -> Figure:
     spec = chart.to_dict()
     del spec["$schema"]  # the page names the language itself, and refers to no address
     # Inside a script element only "<" can end the element or open a comment; JSON may write any character as \u.
@@ -154,11 +154,11 @@ def _commands(run: Run, run_folder: Path) -> list[tuple[str, str]]:
 
 
 @cache
-def _library() -> str:
+def chart_library() -> str:
     """Vega, Vega-Lite and vega-embed as one script, of the version that Altair writes for."""
     version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
     return vl_convert.javascript_bundle(vl_version=version).replace("</script", "<\\/script")
 
 
-def _hash(script: str) -> str:
+def script_hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode()}'"

@@ -226,5 +226,5 @@ def _unmeasured(known: Sequence[Correction], curve: ServiceCurve, plan: Plan) ->
     extra_s = statistics.median(one.extra_s for one in known)
     factor = 1 / (1 + max(0.0, extra_s) * curve.capacity_per_s(plan.max_batch))
     count = f"{len(known)} measured candidate{'s' if len(known) > 1 else ''}"
-    words = f"not measured; each request {extra_s * 1e6:.3g} us longer than simulated, the median of {count} of the run"
+    words = f"not measured; each request {extra_s * 1e3:.3g} ms longer than simulated, the median of {count} of the run"
     return Correction(factor, statistics.median(one.front_s for one in known), extra_s, words)

@@ -453,6 +453,7 @@ def summary() -> Summary:
         stages=STAGES,
         left_out=("12 predicted plans were not loaded: the budget ended",),
         warnings=("tracker wandb failed at log",),
+        prediction_errors=(0.04, -0.21, 0.1),
     )
 
 

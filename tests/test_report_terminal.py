@@ -33,6 +33,7 @@ def flat(text: str) -> str:
 
 def test_summary_says_choice_gains_quality_losers_and_next() -> None:
     text = flat(printed(print_summary, summary()))
+    assert "Predicted capacity is off by 10% in the middle of 3 candidates, at worst by -21%." in text
     assert text.startswith(
         "Objective met: p99 ≤ 20 ms, rate ≥ 200/s, drop ≤ 1%, group_drop ≤ 3% Chosen: lite0/fold+static-u8s8 on openvino"
     )

@@ -12,7 +12,19 @@ from headway.api.run import Run
 from headway.api.variants import Scorer
 from headway.api.vetting import Vetting
 from headway.deploy import Entry, package
-from headway.records import Candidate, Choice, Comparison, Failure, Rejection, RunFinished, StageTime, Summary, Variant
+from headway.records import (
+    Candidate,
+    Capacity,
+    Choice,
+    Comparison,
+    Failure,
+    Prediction,
+    Rejection,
+    RunFinished,
+    StageTime,
+    Summary,
+    Variant,
+)
 from headway.report.page import render
 from headway.search import Evidence, choose, frontier, gather, order, shortfall
 
@@ -39,7 +51,17 @@ def conclude(run: Run, prepared: Prepared, parent: Variant, plain: Collection[st
     return Summary(
         run=str(run.folder), choice=choice, frontier=edge, rejected=_rejected(run), environment=prepared.environment,
         objective=run.objective, comparison=comparison, left_out=run.left_out,
+        prediction_errors=_prediction_errors(run),
     )  # fmt: skip
+
+
+def _prediction_errors(run: Run) -> tuple[float, ...]:
+    """How far simulation was from what was then measured."""
+    measured = {line.candidate: line.rate_per_s for line in run.journal.of(Capacity) if line.role == "candidate"}
+    predicted = {line.candidate: line.capacity_per_s for line in run.journal.of(Prediction)}
+    return tuple(
+        predicted[candidate] / rate_per_s - 1 for candidate, rate_per_s in measured.items() if candidate in predicted and rate_per_s > 0
+    )
 
 
 def _rejected(run: Run) -> tuple[Rejection, ...]:

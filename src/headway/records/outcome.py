@@ -115,7 +115,11 @@ class RunFinished(Record, frozen=True, kw_only=True):
 
 
 class Summary(Record, frozen=True, kw_only=True):
-    """The one JSON object that ``tune --json`` prints."""
+    """The one JSON object that ``tune --json`` prints.
+
+    Attributes:
+        prediction_errors: predicted over measured SLO capacity, less 1, of every candidate that was loaded in-process.
+    """
 
     run: str
     choice: Choice
@@ -127,6 +131,7 @@ class Summary(Record, frozen=True, kw_only=True):
     stages: tuple[StageTime, ...] = ()
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    prediction_errors: tuple[float, ...] = ()
 
 
 class BundledVariant(Record, frozen=True, kw_only=True):

@@ -24,18 +24,8 @@ from headway.predict import (
     simulate,
     simulate_fleet,
 )
-from headway.records import BatchTiming, ConfigError, Plan, ServiceCurve
-
-
-def curve_of(samples: dict[int, list[float]], instances: int = 1) -> ServiceCurve:
-    timings = tuple(BatchTiming(batch=size, service_s=tuple(times)) for size, times in sorted(samples.items()))
-    return ServiceCurve(
-        variant="v", runtime="null", device="cpu", instances=instances, threads=1, timings=timings, tau0_s=0.0, alpha_s=0.0, peak_bytes=0
-    )
-
-
-def line(tau0_s: float, alpha_s: float, largest: int, instances: int = 1) -> ServiceCurve:
-    return curve_of({size: [tau0_s + alpha_s * size] for size in range(1, largest + 1)}, instances)
+from headway.records import ConfigError, Plan
+from test_predict_engine import curve_of, line
 
 
 def interpreted(*arguments: Any) -> None:

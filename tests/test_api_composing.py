@@ -71,10 +71,18 @@ def test_every_narrowing_is_tried_and_the_nearest_trained_only_when_none_lives()
     rungs = [(FOLD, narrow("a")), (FOLD, narrow("b"))]
     attempts = Attempts(rungs[1])
     explore(rungs, RECOVER, attempts)
-    assert attempts.seen == rungs
+    assert attempts.seen == rungs[::-1], "the harshest first, each once"
     attempts = Attempts()
     explore(rungs, RECOVER, attempts)
-    assert attempts.seen == [*rungs, (*rungs[0], RECOVER)]
+    assert attempts.seen == [*rungs[::-1], (*rungs[0], RECOVER)]
+
+
+def test_one_rung_of_each_technique_goes_first() -> None:
+    rungs = [(FOLD, prune(0.75)), (FOLD, prune(0.5)), (FOLD, narrow("a")), (FOLD, narrow("b"))]
+    attempts = Attempts(*rungs)
+    found = explore(rungs, None, attempts)
+    assert attempts.seen == [rungs[0], rungs[3], rungs[1], rungs[2]]
+    assert [one.recipe for one in found] == rungs, "what follows sees them in the ladder's order"
 
 
 def test_what_a_technique_refused_is_not_trained() -> None:

@@ -1,15 +1,19 @@
-"""When a contest may stop: from the records of its rounds alone."""
+"""Who enters a contest, and when it may stop: from records alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+import pytest
+
+from evidence import measured, prediction, quality
 from headway.api.compared import capacities, unstable
-from headway.api.contest import Entrant, _steady
-from headway.records import Candidate, Capacity, Journal, Objective, Plan
+from headway.api.contest import Entrant, _steady, choose_entrants
+from headway.records import Candidate, Capacity, Journal, MeasurementError, Objective, Plan, Step, Variant
 
 FAST = Candidate(variant="fast", plan=Plan(runtime="openvino"))
 SLOW = Candidate(variant="slow", plan=Plan(runtime="onnx_runtime"))
@@ -50,3 +54,87 @@ def test_a_rival_that_never_held_anything_asks_for_nothing(tmp_path: Path) -> No
 def test_one_round_has_no_interval_to_be_too_wide() -> None:
     assert not unstable({1: 100.0}, {1: 10.0})
     assert unstable({1: 100.0, 2: 200.0}, {1: 10.0, 2: 10.0})
+
+
+# --- who enters
+
+
+def variant(name: str, *techniques: str) -> Variant:
+    return Variant(
+        name=name, source="model", origin="onnx", recipe=tuple(Step(technique=technique, settings={}) for technique in techniques), parent_digest="", digest=name,
+        path="", parameters=1, flop=1, weight_bytes=1, file_bytes=1, precision="float32",
+    )  # fmt: skip
+
+
+VARIANTS = {
+    v.name: v
+    for v in (
+        variant("model"),
+        variant("model+fold", "fold"),
+        variant("a", "static"),
+        variant("a2", "static"),
+        variant("b", "prune"),
+        variant("c", "low"),
+    )
+}
+
+
+class Loaded:
+    """A run whose shortlist was loaded in-process: by variant, what was predicted and what it held."""
+
+    def __init__(
+        self, folder: Path, held: dict[str, tuple[float, float]], *, agreement: dict[str, float] | None = None, compare: bool = True
+    ) -> None:
+        self.journal = Journal(folder)
+        self.objective, self.config = Objective(latency_s=0.02), SimpleNamespace(compare=compare)
+        self.candidates: dict[str, Candidate] = {}
+        for name, (predicted, rate) in held.items():
+            told = prediction(name, predicted)
+            self.candidates[name] = told.candidate
+            self.journal.append(told)
+            self.journal.append(msgspec.structs.replace(quality(name), agreement=(agreement or {}).get(name, 0.98)))
+            for line in measured(told.candidate, [rate], [0.01], role="candidate", target="in-process"):
+                self.journal.append(line)
+
+    def entrants(self, ranking: Sequence[str], refused: Sequence[str] = ()) -> list[tuple[str, str]]:
+        def passed(candidates: Sequence[Candidate], most: int) -> Iterator[Candidate]:
+            return iter([candidate for candidate in candidates if candidate.variant not in refused][:most])
+
+        run: Any = self
+        search: Any = SimpleNamespace(ranking=[self.candidates[name] for name in ranking], guess_per_s=lambda candidate: 100.0)
+        found = choose_entrants(run, search, VARIANTS["model"], 2, VARIANTS, passed)
+        return [(entrant.role, entrant.candidate.variant) for entrant in found]
+
+
+def test_the_best_the_runner_up_of_another_kind_the_best_plain_one_and_the_naive_one_enter(tmp_path: Path) -> None:
+    loaded = Loaded(tmp_path, {"a": (900, 800), "a2": (850, 790), "b": (500, 400), "model+fold": (300, 250)})
+    entrants = loaded.entrants(["a", "a2", "b", "model+fold"])
+    assert entrants == [("finalist", "a"), ("finalist", "b"), ("uncompressed", "model+fold"), ("naive", "model")]
+
+
+def test_of_rivals_that_hold_the_closest_to_the_parent_enters_before_one_that_holds_nothing(tmp_path: Path) -> None:
+    loaded = Loaded(tmp_path, {"a": (900, 800), "b": (500, 400), "c": (500, 0)}, agreement={"c": 1.0, "b": 0.9})
+    assert loaded.entrants(["a", "b", "c"])[:2] == [("finalist", "a"), ("finalist", "b")]
+    both = Loaded(tmp_path / "both", {"a": (900, 800), "b": (500, 400), "c": (500, 300)}, agreement={"c": 1.0, "b": 0.9})
+    assert both.entrants(["a", "b", "c"])[:2] == [("finalist", "a"), ("finalist", "c")]
+
+
+def test_the_ranking_of_the_search_breaks_ties_of_rates(tmp_path: Path) -> None:
+    loaded = Loaded(tmp_path, {"a": (900, 700), "b": (900, 700)})
+    assert loaded.entrants(["b", "a"])[0] == ("finalist", "b")
+    assert loaded.entrants(["a", "b"])[0] == ("finalist", "a")
+
+
+def test_one_that_breaks_a_guard_gives_way(tmp_path: Path) -> None:
+    loaded = Loaded(tmp_path, {"a": (900, 800), "b": (500, 400), "model": (300, 250)})
+    assert loaded.entrants(["a", "b", "model"], refused=["a"]) == [("finalist", "b"), ("finalist", "model"), ("naive", "model")]
+
+
+def test_without_comparison_only_finalists_enter(tmp_path: Path) -> None:
+    loaded = Loaded(tmp_path, {"a": (900, 800), "model": (300, 250)}, compare=False)
+    assert loaded.entrants(["a", "model"]) == [("finalist", "a"), ("finalist", "model")]
+
+
+def test_nothing_loaded_is_an_error_in_words(tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match="at least one candidate"):
+        Loaded(tmp_path, {}).entrants([])

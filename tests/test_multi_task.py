@@ -15,7 +15,7 @@ from headway.api.run import Run, open_folder
 from headway.api.tune import tune
 from headway.api.variants import Scorer, consider, make_variant
 from headway.data import check, dataset_from_arrays
-from headway.quality import Task, certainly_violates, compare_tasks, metric
+from headway.quality import Task, compare_tasks, metric
 from headway.records import ConfigError, DataError, Journal, Objective, Quality, Rejection, TensorSpec, parse_objective
 from headway.records.base import from_json, to_json
 from headway.report.rows import _drops
@@ -104,13 +104,11 @@ def test_one_broken_task_breaks_the_bound(kind: bool, age: bool, worst: str) -> 
     assert found.verdict == "violated" and found.metric == worst and worst in found.reason
     assert [task.verdict == "violated" for task in found.by_task] == [kind, age]
     assert found.drop.value == max(task.drop.value for task in found.by_task)
-    assert certainly_violates(found, Objective(drop=0.02))
 
 
 def test_nothing_lost_in_any_task_keeps_the_bound() -> None:
     found = judged()
     assert found.verdict in ("proven", "held") and len(found.by_task) == 2
-    assert not certainly_violates(found, Objective(drop=0.02))
 
 
 def test_records_of_one_task_read_and_write_as_before() -> None:

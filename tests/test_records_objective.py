@@ -21,8 +21,13 @@ BOUNDS = st.fixed_dictionaries(
         "attack_drop": st.floats(0, 0.99),
         "memory_bytes": st.integers(1, 10**12),
         "arrivals": st.sampled_from(["poisson", "constant", "bursty"]),
+        "prefer": st.sampled_from(["cores", "memory", "latency", "rate"]),
     },
-).filter(lambda fields: fields.keys() - {"percentile", "arrivals"})
+).filter(
+    lambda fields: (
+        fields.keys() - {"percentile", "arrivals", "prefer"} and ("rate_per_s" in fields or fields.get("prefer", "rate") == "rate")
+    )
+)
 
 
 @given(BOUNDS)
@@ -32,7 +37,8 @@ def test_an_objective_survives_its_text_form(fields: dict[str, object]) -> None:
     objective = Objective(**fields)  # type: ignore[arg-type]
     read = parse_objective(str(objective))
     assert str(read) == str(objective)
-    assert (read.memory_bytes, read.arrivals, read.percentile) == (objective.memory_bytes, objective.arrivals, objective.percentile)
+    for name in ("memory_bytes", "arrivals", "percentile", "prefer"):
+        assert getattr(read, name) == getattr(objective, name)
     for name in ("latency_s", "rate_per_s", "drop", "group_drop", "ece", "shift_drop", "attack_drop"):
         assert getattr(read, name) == (None if getattr(objective, name) is None else pytest.approx(getattr(objective, name), rel=1e-9))
 
@@ -50,6 +56,8 @@ def test_an_objective_survives_its_text_form(fields: dict[str, object]) -> None:
         ("memory<=1GiB", Objective(memory_bytes=2**30)),
         ("memory<=1.1kB", Objective(memory_bytes=1100)),
         ("rate>=5/s, arrivals=bursty", Objective(rate_per_s=5.0, arrivals="bursty")),
+        ("rate>=5/s, prefer=latency", Objective(rate_per_s=5.0, prefer="latency")),
+        ("drop<=1%, prefer=rate", Objective(drop=0.01, prefer="rate")),
         ("p90<=1e1 ms", Objective(percentile=0.9, latency_s=0.01)),
     ],
 )
@@ -63,6 +71,10 @@ def test_what_a_text_means(text: str, expected: Objective) -> None:
         ("", "at least one bound"),
         ("  , ,", "at least one bound"),
         ("arrivals=bursty", "at least one bound"),
+        ("prefer=rate", "at least one bound"),
+        ("p99<=20ms, prefer=latency", "add rate>=50/s"),
+        ("rate>=5/s, prefer=speed", "one of cores, memory, latency, rate, got 'speed'"),
+        ("rate>=5/s, prefer<=cores", "write prefer=cores"),
         ("fast", "NAME<=VALUE"),
         ("p99", "NAME<=VALUE"),
         ("p99<=", "NAME<=VALUE"),

@@ -101,6 +101,20 @@ def test_without_a_rate_the_highest_wins() -> None:
     assert "highest rate of 3 candidates that hold the objective" in choice.reasons
 
 
+def test_what_the_objective_prefers_wins() -> None:
+    small = evidence("small", rate=210, latency=0.015, memory=500_000_000)
+    lean = evidence("lean", rate=250, latency=0.012, memory=100_000_000, instances=2)
+    quick = evidence("quick", rate=300, latency=0.002, memory=900_000_000, instances=3)
+    strong = evidence("strong", rate=900, latency=0.008, memory=800_000_000, instances=4)
+    for preference, winner in (("cores", small), ("memory", lean), ("latency", quick), ("rate", strong), ("", small)):
+        choice = choose([strong, quick, small, lean], msgspec.structs.replace(STATED, prefer=preference))
+        assert choice.candidate == winner.candidate
+    assert (
+        "smallest of 4 candidates that hold the objective: 2 cores, 100 MB, p99 12 ms"
+        in choose([strong, quick, small, lean], msgspec.structs.replace(STATED, prefer="memory")).reasons
+    )
+
+
 def test_a_violated_quality_never_wins_and_the_report_part_has_the_last_word() -> None:
     fast = evidence("fast", rate=9000, latency=0.001, drop=0.05, verdict="violated")
     fooled = evidence("fooled", rate=5000, confirmed=quality("fooled", 0.03, "violated", part="report"))
@@ -186,6 +200,7 @@ def test_evidence_is_gathered_from_one_target_and_never_from_the_naive_deploymen
     assert fast == Evidence(
         candidate=candidate("fast"), target="http", rate_per_s=200.0, latency_s=0.012, at_rate_per_s=200.0, quality=quality("fast"),
         confirmed=quality("fast", 0.01, part="report"), memory_bytes=3, best_latency_s=0.5, best_at_per_s=300.0,
+        rounds=((1, 300.0), (2, 100.0), (3, 200.0)),
     )  # fmt: skip
     assert (slow.cores, slow.memory_bytes, slow.confirmed) == (2, 77, None)
     assert [e.rate_per_s for e in gather(lines(), 0.99, "in-process")] == [9999.0]

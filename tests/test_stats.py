@@ -24,13 +24,14 @@ from headway.stats import (
     paired_bootstrap,
     paired_difference_p,
     paired_relative_bootstrap,
+    planned_looks,
     proves,
     ratio_interval,
     ratio_of_medians,
     refutes,
     requests_to_prove,
     resampled_means,
-    surely_above,
+    skewed_mean_above_p,
     tango,
     wilson,
 )
@@ -282,18 +283,31 @@ def test_mean_above_is_a_t_test() -> None:
         mean_above_p([], 0.0)
 
 
-def test_a_race_drops_the_hopeless_and_seldom_the_good() -> None:
-    generator = np.random.default_rng(8)
-    assert surely_above(generator.random(200) < 0.2, 0.01)
-    assert not surely_above(np.ones(19), 0.01)
-    assert not surely_above(np.ones(200), 0.01, clusters=np.repeat(np.arange(10), 20))
-    wrong = 0
-    for _ in range(300):
-        row = (generator.random(400) < 0.05).astype(float)
-        wrong += any(surely_above(row[:n], 0.05, 0.95, looks=4) for n in (100, 200, 300, 400))
-    assert wrong / 300 <= 0.05
-    with pytest.raises(ValueError, match="looks"):
-        surely_above([1.0], 0.0, looks=0)
+def test_the_correction_for_skewness() -> None:
+    generator = np.random.default_rng(9)
+    symmetric = np.concatenate([x := generator.normal(size=300), -x]) + 0.05
+    assert skewed_mean_above_p(symmetric, 0.0) == pytest.approx(mean_above_p(symmetric, 0.0), abs=2e-3)
+    rare = np.zeros(500)
+    rare[:3] = 0.5
+    assert mean_above_p(-rare, -0.01) < 1e-4 and skewed_mean_above_p(-rare, -0.01) > 0.01
+    assert skewed_mean_above_p(np.ones(30), 0.5) == 0.0 and skewed_mean_above_p(np.ones(30), 1.0) == 1.0
+    clusters = np.repeat(np.arange(50), 12)
+    sums = symmetric.reshape(50, 12).sum(axis=1)
+    assert skewed_mean_above_p(symmetric, 0.0, clusters) == pytest.approx(skewed_mean_above_p(sums, 0.0), rel=0.05)
+
+
+@given(st.integers(1, 100_000))
+def test_a_race_looks_at_twice_as_many_rows_each_time(rows: int) -> None:
+    looks = planned_looks(rows)
+    assert list(looks) == [64 * 2**number for number in range(len(looks))]
+    assert all(rows - look >= rows / 4 for look in looks)
+    assert rows - 64 * 2 ** len(looks) < rows / 4
+
+
+def test_some_looks() -> None:
+    assert planned_looks(85) == () and planned_looks(86) == (64,)
+    assert planned_looks(360) == (64, 128, 256)
+    assert planned_looks(1244) == (64, 128, 256, 512)
 
 
 def test_holm() -> None:

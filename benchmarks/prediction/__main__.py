@@ -26,13 +26,13 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "compression"))
 
 from cases import NAMES, Bench, prepare  # noqa: E402
-from served import Front, Target, both, curve, front, target  # noqa: E402
+from served import Target, both, curve, front, target  # noqa: E402
 from speed import speeds  # noqa: E402
 from tables import table  # noqa: E402
 
 from headway.load import RawLoad, arrival_times, find_capacity, summarise  # noqa: E402
 from headway.predict import predict_capacity, simulate  # noqa: E402
-from headway.records import LoadPoint, Objective, Plan, ServiceCurve  # noqa: E402
+from headway.records import FrontEnd, LoadPoint, Objective, Plan, ServiceCurve  # noqa: E402
 
 RESULTS = HERE / "results.jsonl"
 QUICK = Path.home() / ".cache" / "headway" / "prediction" / "quick.jsonl"
@@ -99,7 +99,7 @@ def judge(bench: Bench, plan: Plan, turn: int, quick: bool) -> list[dict[str, An
     return lines
 
 
-def point(measured: ServiceCurve, plan: Plan, beside: Front, rate_per_s: float, raw: RawLoad, share: float) -> dict[str, Any]:
+def point(measured: ServiceCurve, plan: Plan, beside: FrontEnd, rate_per_s: float, raw: RawLoad, share: float) -> dict[str, Any]:
     """Percentiles of both, with intervals: of the measured by order statistics, of the predicted by simulations of as many requests."""
     seen = summarise(raw, target="http", arrivals="poisson", rate_per_s=rate_per_s, objective=Objective(latency_s=10.0), seed=0)
     count = len(raw.due_s)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import psutil
 
 from headway.deploy import Entry, package
 from headway.load import RawLoad, arrival_times, infer_payload, run_http
 from headway.measure.curve import measure_curve
 from headway.measure.environment import environment
-from headway.measure.over_http import served
+from headway.measure.front_end import front_end_of, null_graph
+from headway.measure.over_http import Server, served
 from headway.measure.rows import Feeds, rows
-from headway.records import Objective, Plan, ServiceCurve, TensorSpec, Variant, to_json
+from headway.records import FrontEnd, Objective, Plan, ServiceCurve, Variant
 from headway.runtime import open_session
 
 SERVER_CORE, LOAD_CORE = 0, 1
@@ -40,21 +38,12 @@ def on_core(core: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Target:
-    """A server to load.
-
-    Attributes:
-        spent_s: CPU time of its process so far [s].
-    """
+    """A server to load."""
 
     url: str
-    process: psutil.Process
+    server: Server
     bodies: tuple[bytes, ...]
     headers: tuple[dict[str, str], ...]
-
-    def spent_s(self) -> float:
-        """CPU time of its process so far [s]."""
-        used = self.process.cpu_times()
-        return used.user + used.system
 
     def run(self, rate_per_s: float, seconds: float, seed: int) -> RawLoad:
         """Poisson load from a core of its own; the warm-up is cut away."""
@@ -84,7 +73,7 @@ def target(folder: Path, file: Path, plan: Plan, inputs: Feeds, latency_s: float
     try:
         encoded = [infer_payload(rows(inputs, place, 1)) for place in range(min(KEPT, len(next(iter(inputs.values())))))]
         yield Target(
-            f"http://127.0.0.1:{server.port}/v2/models/model/infer", server.process, tuple(body for _, body in encoded),
+            f"http://127.0.0.1:{server.port}/v2/models/model/infer", server, tuple(body for _, body in encoded),
             tuple(dict(head) for head, _ in encoded),
         )  # fmt: skip
     finally:
@@ -107,36 +96,14 @@ def both(one: ServiceCurve, other: ServiceCurve) -> ServiceCurve:
     return type(one)(**{name: getattr(one, name) for name in one.__struct_fields__ if name != "timings"}, timings=timings)
 
 
-@dataclass(frozen=True)
-class Front:
-    """What a request costs beside the model: CPU in the server, and what else passes between sending and answer [s]."""
-
-    cpu_s: float
-    jitter_s: tuple[float, ...]
-
-
-def front(folder: Path, file: Path, plan: Plan, inputs: Feeds, rate_per_s: float, seconds: float) -> Front:
-    """Measured with a model that takes no time, behind the same server, with the same payloads at a rate."""
+def front(folder: Path, file: Path, plan: Plan, inputs: Feeds, rate_per_s: float, seconds: float) -> FrontEnd:
+    """Measured with a model that takes no time, behind the same server on its core, with the same payloads from the other core."""
+    request = rows(inputs, 0, 1)
     session = open_session(plan, file)
-    specs = (session.inputs, session.outputs)
+    answer = session.run(request)
     session.close()
     folder.mkdir(parents=True, exist_ok=True)
     null = folder / "null.null.json"
-    null.write_bytes(to_json({"tau0_s": 0.0, "alpha_s": 0.0, "inputs": _plain(specs[0], inputs), "outputs": _plain(specs[1], inputs)}))
-    with target(folder / "bundle", null, Plan(runtime="null", max_batch=plan.max_batch), inputs, 1.0) as held:
-        held.run(rate_per_s, 0.5, 1)
-        before_s = held.spent_s()
-        raw = held.run(rate_per_s, seconds, 2)
-        cpu_s = (held.spent_s() - before_s) / max(1, int(rate_per_s * (WARM_S + seconds)))
-    latency_s = (raw.done_s - raw.due_s)[raw.status == 0]
-    return Front(cpu_s, tuple(np.maximum(0.0, latency_s - cpu_s).tolist()))
-
-
-def _plain(specs: Sequence[TensorSpec], inputs: Feeds) -> list[dict[str, object]]:
-    """Tensors as a null graph names them, free sizes beyond the rows as the samples have them."""
-    told = []
-    for spec in specs:
-        shown = inputs[spec.name].shape if spec.name in inputs else (0, *(1 for _ in spec.shape[1:]))
-        shape = [size if isinstance(size, int) or place == 0 else int(shown[place]) for place, size in enumerate(spec.shape)]
-        told.append({"name": spec.name, "dtype": spec.dtype, "shape": shape})
-    return told
+    null.write_bytes(null_graph(request, answer))
+    with target(folder / "bundle", null, Plan(runtime="null", max_batch=plan.max_batch), inputs, 1.0) as held, on_core(LOAD_CORE):
+        return front_end_of(held.server, "model", inputs, source="benchmark", rate_per_s=rate_per_s, seconds=seconds, spin=True)

@@ -45,17 +45,35 @@ def explore(singles: Sequence[Recipe], step: Step | None, attempt: Attempt) -> l
 
     Of a reducing technique the rungs from mild to harsh, each trained when it breaks the quality bound, up to the first that stays
     broken. Of a narrowing one every rung (they differ in kind, not only in strength), and when none is alive the one nearest to the parent, trained.
+
+    One rung of each technique goes first, the harshest of a narrowing one, the mildest of a reducing one: where time is short, one of each kind
+    has been seen, and what is fastest if it holds.
     """
     ladders: dict[str, list[Recipe]] = {}
     for recipe in singles:
         own = [one.technique for one in recipe if get(one.technique).HARSHNESS > 0]
         ladders.setdefault("+".join(own), []).append(recipe)
+    once = _remembering(attempt)
+    for name, rungs in ladders.items():
+        if "+" not in name:
+            once(rungs[0] if reduces(name) else rungs[-1])
     tried: list[Tried] = []
     for name, rungs in ladders.items():
-        tried += (
-            _climb(rungs, step, attempt) if "+" not in name and _reduces(name) else _all(rungs, step if "+" not in name else None, attempt)
-        )
+        tried += _climb(rungs, step, once) if "+" not in name and reduces(name) else _all(rungs, step if "+" not in name else None, once)
     return tried
+
+
+def _remembering(attempt: Attempt) -> Attempt:
+    """The same, each recipe once."""
+    known: dict[str, Tried] = {}
+
+    def once(recipe: Recipe) -> Tried:
+        name = "+".join(map(str, recipe))
+        if name not in known:
+            known[name] = attempt(recipe)
+        return known[name]
+
+    return once
 
 
 def _climb(rungs: Sequence[Recipe], step: Step | None, attempt: Attempt) -> list[Tried]:
@@ -95,7 +113,7 @@ def compose(tried: Sequence[Tried], step: Step | None, attempt: Attempt) -> list
 
 def _survivors(tried: Sequence[Tried], *, reducing: bool) -> list[list[Tried]]:
     """Living recipes of one technique (mended or not), by technique."""
-    found = {name: [rung for rung in rungs if rung.alive] for name, rungs in _by_technique(tried).items() if _reduces(name) == reducing}
+    found = {name: [rung for rung in rungs if rung.alive] for name, rungs in _by_technique(tried).items() if reduces(name) == reducing}
     return [rungs for rungs in found.values() if rungs]
 
 
@@ -109,7 +127,8 @@ def _by_technique(tried: Sequence[Tried]) -> dict[str, list[Tried]]:
     return found
 
 
-def _reduces(technique: str) -> bool:
+def reduces(technique: str) -> bool:
+    """Whether it makes the graph smaller."""
     return get(technique).ORDER is not None and not narrows(technique)
 
 

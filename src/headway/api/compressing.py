@@ -1,4 +1,4 @@
-"""The compress stage over all sources: the parent, the export routes worth keeping, and every recipe on those."""
+"""The compress stage over all sources: the parent, the export routes worth keeping, every recipe on those, and the settings between the recipes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from headway.api.composing import Attempt, Tried, compose, explore, narrows
 from headway.api.curves import curve_of
 from headway.api.layer_times import with_layer_times
 from headway.api.prepare import Prepared, Source
+from headway.api.refining import Explored, first_scores, made_before, refine
 from headway.api.run import Run
 from headway.api.variants import Scored, Scorer, all_recipes, consider, make_variant, plain_recipes
 from headway.compress import mending
-from headway.records import ModelError, Quality, Step, Variant
+from headway.records import ModelError, Step, Variant
 from headway.search import splits
 
 NEARLY_EQUAL = 0.95
@@ -33,18 +34,20 @@ def compress(run: Run, prepared: Prepared) -> tuple[Variant, list[Scored]]:
             alive += _try(run, prepared, scorer, source, recipe)
     kept = _export_routes(run, prepared, alive) | {source.name for source in prepared.sources if source.teacher is not None}
     alive = [scored for scored in alive if scored.variant.source in kept]
+    explored = []
     for source in (source for source in prepared.sources if source.name in kept):
         rivals = [scored for scored in alive if scored.variant.source == source.name]
-        alive += _explore(run, with_layer_times(run, prepared, source, rivals), scorer, source)
-    return scorer.parent, alive
+        explored.append(_explore(run, with_layer_times(run, prepared, source, rivals), scorer, source))
+    refine(run, explored)
+    return scorer.parent, alive + [scored for one in explored for scored in one.alive]
 
 
-def _explore(run: Run, prepared: Prepared, scorer: Scorer, source: Source) -> list[Scored]:
+def _explore(run: Run, prepared: Prepared, scorer: Scorer, source: Source) -> Explored:
     """Every rung of every technique; then what training can mend; then what survived, put together."""
     alive: list[Scored] = []
 
     def attempt(recipe: tuple[Step, ...]) -> Tried:
-        if run.spent("compress"):
+        if run.spent("compress") and not made_before(run, source, recipe):
             run.leave_out("recipes", f"{' + '.join(map(str, recipe))} on {source.name}")
             return Tried(recipe, None, 0, 0.0)
         variant = make_variant(run, prepared, source, recipe)
@@ -53,7 +56,7 @@ def _explore(run: Run, prepared: Prepared, scorer: Scorer, source: Source) -> li
         run.progress.step(variant.name)
         scored = consider(run, prepared, scorer, variant)
         alive.extend(scored)
-        seen = [quality.agreement for quality in run.journal.of(Quality) if quality.variant == variant.name]
+        seen = [quality.agreement for quality in first_scores(run, variant)]
         return Tried(recipe, variant, len(scored), max(seen, default=0.0))
 
     context = prepared.contexts[source.name]
@@ -63,11 +66,11 @@ def _explore(run: Run, prepared: Prepared, scorer: Scorer, source: Source) -> li
     if source.teacher is not None:
         if lessons:
             _teach(everything, lessons[-1], attempt)
-        return alive
+        return Explored(prepared, source, (), alive, attempt, None)
     step = lessons[0] if lessons else None
     tried = explore(singles, step, attempt)
-    compose(tried, step, attempt)
-    return alive
+    tried += compose(tried, step, attempt)
+    return Explored(prepared, source, tuple(tried), alive, attempt, step)
 
 
 def _teach(everything: Sequence[tuple[Step, ...]], lesson: Step, attempt: Attempt) -> None:

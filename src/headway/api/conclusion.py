@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 from collections.abc import Collection, Mapping
 
 from headway.api.compared import compare_roles
@@ -26,7 +27,7 @@ from headway.records import (
     Variant,
 )
 from headway.report.page import render
-from headway.search import Evidence, choose, frontier, gather, order, shortfall
+from headway.search import NAIVE, Evidence, choose, frontier, gather, order, shortfall
 
 FALLBACKS = 2
 
@@ -51,17 +52,28 @@ def conclude(run: Run, prepared: Prepared, parent: Variant, plain: Collection[st
     return Summary(
         run=str(run.folder), choice=choice, frontier=edge, rejected=_rejected(run), environment=prepared.environment,
         objective=run.objective, comparison=comparison, left_out=run.left_out,
-        prediction_errors=_prediction_errors(run),
+        prediction_errors=_prediction_errors(run), served_errors=_served_errors(run),
     )  # fmt: skip
 
 
 def _prediction_errors(run: Run) -> tuple[float, ...]:
-    """How far simulation was from what was then measured."""
-    measured = {line.candidate: line.rate_per_s for line in run.journal.of(Capacity) if line.role == "candidate"}
-    predicted = {line.candidate: line.capacity_per_s for line in run.journal.of(Prediction)}
-    return tuple(
-        predicted[candidate] / rate_per_s - 1 for candidate, rate_per_s in measured.items() if candidate in predicted and rate_per_s > 0
-    )
+    """How far simulation was from what was then measured in-process."""
+    return _errors(run, "in-process", {line.candidate: line.capacity_per_s for line in run.journal.of(Prediction)})
+
+
+def _served_errors(run: Run) -> tuple[float, ...]:
+    """The same over HTTP, the front end in the prediction."""
+    served = {line.candidate: line.served_per_s for line in run.journal.of(Prediction) if line.served_per_s is not None}
+    return _errors(run, "http", served)
+
+
+def _errors(run: Run, target: str, predicted: Mapping[Candidate, float]) -> tuple[float, ...]:
+    """Predicted over measured, the median over rounds, less 1; where a search ended below the capacity there is nothing to compare with."""
+    measured: dict[Candidate, list[float]] = {}
+    for line in run.journal.of(Capacity):
+        if line.target == target and line.role != NAIVE and not line.open_above and line.rate_per_s > 0:
+            measured.setdefault(line.candidate, []).append(line.rate_per_s)
+    return tuple(predicted[candidate] / statistics.median(rates) - 1 for candidate, rates in measured.items() if candidate in predicted)
 
 
 def _rejected(run: Run) -> tuple[Rejection, ...]:
@@ -84,7 +96,7 @@ def _confirmed(run: Run, prepared: Prepared, parent: Variant, variants: Mapping[
     vetting = Vetting(run, prepared, parent, "report", prepared.parts.report)
     while True:
         evidence = gather(run.journal, run.objective.percentile, "http")
-        choice = choose(evidence, run.objective)
+        choice = choose(evidence, run.objective, run.journal.of(Prediction))
         mine = next((e for e in evidence if e.candidate == choice.candidate), None)
         if mine is None or mine.confirmed is not None:
             return choice

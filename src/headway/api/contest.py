@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from headway.api.compared import capacities, latencies, unstable
-from headway.api.loads import COMFORTABLE
+from headway.api.loads import COMFORTABLE, FINALISTS
 from headway.api.prepare import Prepared
 from headway.api.run import Run
 from headway.api.trials import Subject, capacity_of, load_run
 from headway.deploy import Entry, package
 from headway.load import OPEN_STEP
 from headway.measure.over_http import OverHttp, served
-from headway.records import Candidate, Capacity, Failure, HeadwayError, LoadRun, Plan, Variant
-from headway.search import NAIVE
+from headway.records import Candidate, Capacity, Failure, HeadwayError, LoadRun, MeasurementError, Plan, Variant
+from headway.search import NAIVE, Evidence, Halving, gather, shortfall
+from headway.search.choose import HEAVY
 
 ROUNDS = 3
 MOST_ROUNDS = 5
@@ -26,6 +27,8 @@ TRIAL_S = 2.0
 AT_RATE_S = 3.0
 FIRST_TRIALS = 5
 LATER_TRIALS = 4
+FEWEST = 20
+"""Requests that a run at the common rate offers at least: one that holds next to nothing must not set a rate at which nothing arrives."""
 START_S = 4.0
 START_SHARE = 0.85
 """The first search begins at this share of the guess, so that its first trial mostly holds."""
@@ -33,6 +36,10 @@ LATER_STEP = 1.2
 """Later searches begin in the middle of the brackets found before and take small steps either way. Beginning below and ending at the first
 large step that fails would find the same share of the round before, round after round."""
 MODEL = "model"
+NAIVE_SHARE = 0.4
+"""First guess of the naive deployment's capacity, as a share of the best uncompressed plan's."""
+Pass = Callable[[Sequence[Candidate], int], Iterator[Candidate]]
+"""``passed(candidates, most)``: the first ``most`` that break no guard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,42 @@ class Entrant:
 def naive_candidate(parent: Variant, cores: int) -> Candidate:
     """What people deploy first: the model as it came, ONNX Runtime's defaults, one request at a time."""
     return Candidate(variant=parent.name, plan=Plan(runtime="onnx_runtime", instances=1, threads=cores, max_batch=1))
+
+
+def choose_entrants(run: Run, search: Halving, parent: Variant, cores: int, variants: Mapping[str, Variant], passed: Pass) -> list[Entrant]:
+    """Who goes on to real sockets, and through every round there: the best; the runner-up, of another kind if there is one, so that the report part does
+    not refuse both; the best uncompressed plan; and the naive deployment.
+
+    Of the rivals of another kind, those that hold the objective come first, and of those the one closest to the parent's answers.
+
+    Args:
+        search: the search in-process, at its end.
+    """
+    evidence = {e.candidate: e for e in gather(run.journal, run.objective.percentile, "in-process")}
+    missing = {e.candidate: shortfall(e, run.objective) for e in evidence.values()}
+    able = {candidate for candidate, short in missing.items() if short is None}
+    heavy = {candidate for candidate, short in missing.items() if short is not None and short[0] in HEAVY}
+    known = [*(c for c in search.ranking if c in evidence), *(c for c in evidence if c not in search.ranking)]
+    candidates = sorted(known, key=lambda candidate: (candidate not in able, candidate in heavy))
+    plain = [candidate for candidate in candidates if not variants[candidate.variant].compressed]
+    if not candidates:
+        raise MeasurementError("at least one candidate must be loaded in-process to go on, got none; the records say why for each")
+    first = next(iter(passed(candidates, 1)), candidates[0])
+    others = [c for c in candidates if variants[c.variant].kind != variants[first.variant].kind and c not in plain]
+    others.sort(key=lambda candidate: (candidate not in able, -_agreement(evidence[candidate])))
+    rest = list(dict.fromkeys([*others, *(c for c in candidates if c != first)]))
+    finalists = [first, *passed(rest, FINALISTS - 1)]
+    entrants = [Entrant("finalist", candidate, search.guess_per_s(candidate)) for candidate in finalists]
+    if run.config.compare:
+        best = next(iter(plain), None)
+        if best is not None and best not in finalists:
+            entrants.append(Entrant("uncompressed", best, search.guess_per_s(best)))
+        entrants.append(Entrant(NAIVE, naive_candidate(parent, cores), NAIVE_SHARE * search.guess_per_s(best or first)))
+    return entrants
+
+
+def _agreement(evidence: Evidence) -> float:
+    return evidence.quality.agreement if evidence.quality else 0.0
 
 
 def hold_contest(run: Run, prepared: Prepared, entrants: Sequence[Entrant], variants: dict[str, Variant]) -> None:
@@ -100,7 +143,7 @@ def common_rate(run: Run) -> float:
     if at_rate:
         return at_rate[0].point.offered_rate_per_s
     mine = [c.rate_per_s for c in run.journal.of(Capacity) if c.target == "http" and c.rate_per_s > 0]
-    return COMFORTABLE * min(mine, default=0.0)
+    return max(COMFORTABLE * min(mine), FEWEST / AT_RATE_S) if mine else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from headway.api.prepare import Prepared
 from headway.api.run import Run
 from headway.api.variants import Scored
+from headway.deploy import Entry, package
 from headway.measure.curve import measure_curve
-from headway.predict import predict_capacity
-from headway.records import Candidate, Failure, HeadwayError, Plan, Prediction, ServiceCurve
+from headway.measure.environment import Watch, noise_ratio
+from headway.measure.front_end import measure_front_end, null_graph
+from headway.measure.rows import rows
+from headway.measure.scoring import answers
+from headway.predict import predict_plan
+from headway.records import Candidate, Failure, FrontEnd, HeadwayError, Noise, Objective, Plan, Prediction, Quality, ServiceCurve, Variant
 from headway.search import batch_sizes, plans_for, splits
 
 LARGEST_BATCH = 32
@@ -19,6 +28,10 @@ MOST = 6
 """Variant-runtime pairs that are measured on every split of the cores."""
 MOST_KINDS = 12
 """The same when each pair is the first of its kind."""
+STAGE = "curve"
+FRONT_END_S = 5.0
+"""What measuring a front end takes, with the start of its server [s]. It may take half of the time that is left to simulate plans."""
+NULL = "null"
 FAR_BEHIND = 0.5
 """A variant with less than this share of the best one's capacity on one core, and no better quality, is not measured further."""
 
@@ -46,7 +59,28 @@ def curve_of(run: Run, prepared: Prepared, scored: Scored, split: tuple[int, int
 
 
 def measure_curves(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> list[tuple[Scored, ServiceCurve]]:
-    """Curves of all living variants: first on one core, which drops those far behind; then on every split."""
+    """Curves of all living variants: first on one core, which drops those far behind; then on every split. How noisy the machine was is recorded."""
+    with _noise_recorded(run):
+        return _measured(run, prepared, alive)
+
+
+@contextlib.contextmanager
+def _noise_recorded(run: Run) -> Iterator[None]:
+    """A Noise for what is measured in the block; none when a resumed run measures nothing more."""
+    known = len(run.journal.of(ServiceCurve))
+    ratio = noise_ratio()
+    with Watch() as watch:
+        yield
+    concluded = run.journal.last(Noise) is not None or run.journal.last(Prediction) is not None
+    if len(run.journal.of(ServiceCurve)) > known or not concluded:
+        run.add(
+            Noise(
+                stage=STAGE, noise_ratio=max(ratio, noise_ratio()), steal_fraction=watch.steal_fraction, others_fraction=watch.others_fraction,
+            )
+        )  # fmt: skip
+
+
+def _measured(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> list[tuple[Scored, ServiceCurve]]:
     first, *others = splits(prepared.cores)
     measured: list[tuple[Scored, ServiceCurve]] = []
     for scored in alive:
@@ -80,7 +114,7 @@ def _worth(run: Run, measured: Sequence[tuple[Scored, ServiceCurve]]) -> list[tu
         if (scored, curve) == plain:
             kept.append((scored, curve))
             continue
-        rival = next((m for m in fastest_first if m[0].quality.drop.value <= scored.quality.drop.value), (scored, curve))
+        rival = next((m for m in fastest_first if _charged(m[0].quality) <= scored.quality.drop.value), (scored, curve))
         share = curve.capacity_per_s() / rival[1].capacity_per_s()
         if share < FAR_BEHIND:
             reason = f"one core does {curve.capacity_per_s():.4g}/s, {share:.0%} of {rival[0].variant.name} on {rival[0].runtime}, at no better quality"
@@ -93,14 +127,76 @@ def _worth(run: Run, measured: Sequence[tuple[Scored, ServiceCurve]]) -> list[tu
     return kept
 
 
-def predictions(run: Run, curves: Sequence[tuple[Scored, ServiceCurve]]) -> list[Prediction]:
-    """What simulation expects of every plan of every curve, recorded once."""
+def _charged(quality: Quality) -> float:
+    """The drop that a rival may claim: of a race that was stopped early, the upper end of its interval."""
+    return quality.drop.high if quality.stopped_early else quality.drop.value
+
+
+def predictions(run: Run, prepared: Prepared, curves: Sequence[tuple[Scored, ServiceCurve]]) -> list[Prediction]:
+    """What simulation expects of every plan of every curve, in-process and behind HTTP, recorded once."""
     known = {old.candidate: old for old in run.journal.of(Prediction)}
-    expected = []
-    for scored, curve in curves:
-        run.progress.step(f"{scored.variant.name} on {scored.runtime}")
-        for plan in plans_for(curve, run.objective.latency_s):
-            candidate = Candidate(variant=scored.variant.name, plan=plan)
-            old = known.get(candidate)
-            expected.append(old or run.add(predict_capacity(curve, plan, run.objective, seed=run.config.seed)))
-    return expected
+    wanted = [
+        (scored, curve, candidate)
+        for scored, curve in curves
+        for candidate in (Candidate(variant=scored.variant.name, plan=plan) for plan in plans_for(curve, run.objective.latency_s))
+    ]
+    missing = [(scored, curve) for scored, curve, candidate in wanted if candidate not in known]
+    fronts = _front_ends(run, prepared, missing)
+    for scored, curve, candidate in wanted:
+        if candidate not in known:
+            if known and run.spent("predict"):
+                run.leave_out("predictions", str(candidate))
+                continue
+            run.progress.step(str(candidate))
+            front = fronts.get(scored.variant.source)
+            known[candidate] = run.add(
+                predict_plan(curve, candidate.plan, run.objective, front=front, cores=prepared.cores, seed=run.config.seed)
+            )
+    return [known[candidate] for _, _, candidate in wanted if candidate in known]
+
+
+def _front_ends(run: Run, prepared: Prepared, curves: Sequence[tuple[Scored, ServiceCurve]]) -> Mapping[str, FrontEnd]:
+    """By source, the front end that its requests and answers meet; none where it could not be measured (recorded) or time was short."""
+    found: dict[str, FrontEnd] = {}
+    for source in dict.fromkeys(scored.variant.source for scored, _ in curves):
+        mine = [(scored, curve) for scored, curve in curves if scored.variant.source == source]
+        front = _front_end(run, prepared, source, mine[0][0], max(curve.capacity_per_s() for _, curve in mine))
+        if front is not None:
+            found[source] = front
+    return found
+
+
+def _front_end(run: Run, prepared: Prepared, source: str, scored: Scored, mu_per_s: float) -> FrontEnd | None:
+    """The front end of one source: found in the journal, or measured at half the rate that its model could do at best."""
+    known = next((old for old in run.journal.of(FrontEnd) if old.source == source), None)
+    if known is not None or any(f.stage == "predict" and f.variant == source for f in run.journal.of(Failure)):
+        return known
+    if run.left_s("predict", math.inf) < 2 * FRONT_END_S:
+        run.leave_out("front ends", source)
+        return None
+    run.progress.step(f"front end of {source}")
+    inputs = prepared.parts.selection.inputs
+    plan = Plan(runtime=NULL, max_batch=LARGEST_BATCH)
+    try:
+        request = rows(inputs, 0, 1)
+        answer = answers(run.folder / scored.variant.path, Plan(runtime=scored.runtime), request)
+        with tempfile.TemporaryDirectory(prefix="headway-") as folder:
+            file = Path(folder) / "model.null.json"
+            file.write_bytes(null_graph(request, answer))
+            package(
+                Path(folder) / "bundle", name=NULL, entries=[Entry(_null_variant(source, file), file, plan, {})], objective=Objective(),
+                environment=prepared.environment, samples=rows(inputs, 0, 4),
+            )  # fmt: skip
+            arguments = ("headway", "serve", "--json", str(Path(folder) / "bundle"), "--http", "127.0.0.1:0", "--deadline", "none")
+            return run.add(measure_front_end(arguments, NULL, inputs, source=source, rate_per_s=mu_per_s / 2, seed=run.config.seed))
+    except HeadwayError as error:
+        run.add(Failure(stage="predict", variant=source, plan=plan, reason=f"its front end could not be measured: {error}"))
+        return None
+
+
+def _null_variant(source: str, file: Path) -> Variant:
+    """A model that takes no time, as a bundle names it."""
+    return Variant(
+        name=NULL, source=source, origin=NULL, recipe=(), parent_digest="", digest="", path="", parameters=0, flop=0, weight_bytes=0,
+        file_bytes=file.stat().st_size, precision="float32",
+    )  # fmt: skip

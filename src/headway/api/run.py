@@ -16,7 +16,7 @@ from headway.track import Trackers
 
 R = TypeVar("R", bound=Record)
 
-DEADLINES = {"compress": 0.33, "curve": 0.45, "load": 0.58, "contest": 0.97}
+DEADLINES = {"compress": 0.33, "curve": 0.45, "predict": 0.5, "load": 0.62, "contest": 0.97}
 """Share of the budget by whose end each stage must leave the rest to the next one."""
 
 

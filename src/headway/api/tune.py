@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -11,26 +10,21 @@ import msgspec
 from headway.api.compressing import compress
 from headway.api.conclusion import conclude, stage_times
 from headway.api.config import TuneConfig, check_words
-from headway.api.contest import ROUNDS, Entrant, hold_contest, naive_candidate
+from headway.api.contest import ROUNDS, choose_entrants, hold_contest
 from headway.api.curves import measure_curves, predictions
-from headway.api.loads import load_shortlist
+from headway.api.loads import FINALISTS, load_shortlist
 from headway.api.prepare import Prepared, begin, estimate, prepare
 from headway.api.progress import Progress, Silent
 from headway.api.run import Run, open_folder
+from headway.api.variants import finish_races
 from headway.api.vetting import Vetting
 from headway.quality import asked, check_guards
-from headway.records import MeasurementError, Summary, Variant, parse_objective
+from headway.records import MeasurementError, Noise, Summary, Variant, parse_objective
 from headway.records.journal import FILE
-from headway.search import NAIVE, gather, nearest, order, shortlist
+from headway.search import MOST_RUNS, noise_warning, shortlist
 from headway.track import open_trackers
 
 SHORTLIST = 4
-FINALISTS = 2
-NAIVE_SHARE = 0.4
-"""First guess of the naive deployment's capacity, as a share of the best uncompressed plan's."""
-UNKNOWN_SHARE = 0.25
-UNKNOWN_PER_S = 100.0
-"""First guess for a candidate that held no rate in-process: this share of the stated rate, or of this one [1/s]."""
 
 
 def tune(config: TuneConfig, *, resume: bool = False, progress: Progress | None = None) -> Summary:
@@ -57,7 +51,7 @@ def tune(config: TuneConfig, *, resume: bool = False, progress: Progress | None 
     finally:
         trackers.close()
         journal.release()
-    return msgspec.structs.replace(summary, stages=stage_times(run), warnings=trackers.warnings)
+    return msgspec.structs.replace(summary, stages=stage_times(run), warnings=(*trackers.warnings, *noise_warning(journal)))
 
 
 def _stages(run: Run, prepared: Prepared) -> Summary:
@@ -69,44 +63,22 @@ def _stages(run: Run, prepared: Prepared) -> Summary:
     with run.stage("curve", "service curves", 3 * len(alive)):
         curves = measure_curves(run, prepared, alive)
     with run.stage("predict", "simulate plans", len(curves)):
-        expected = predictions(run, curves)
+        expected = predictions(run, prepared, curves)
     if not expected:
         raise MeasurementError(f"at least one variant must survive to be measured, got none; {run.folder / FILE} says why for each")
     variants = {variant.name: variant for variant in run.journal.of(Variant)}
     plain = frozenset(name for name, variant in variants.items() if not variant.compressed)
     kinds = {name: variant.kind for name, variant in variants.items()}
-    short = shortlist(expected, run.objective, size=SHORTLIST, uncompressed=plain, kinds=kinds)
-    with run.stage("load", "load in-process", len(short)):
-        load_shortlist(run, prepared, short, {name: run.folder / variant.path for name, variant in variants.items()})
+    short = shortlist(expected, run.objective, size=SHORTLIST, uncompressed=plain, kinds=kinds, noise=run.journal.of(Noise))
+    finished = finish_races(run, prepared, parent, [told.candidate for told in short], variants)
+    short = tuple(told for told in short if told.candidate in finished) or short
+    with run.stage("load", "load in-process", MOST_RUNS):
+        search = load_shortlist(run, prepared, short, {name: run.folder / variant.path for name, variant in variants.items()}, plain)
     vetting = Vetting(run, prepared, parent, "selection", prepared.parts.selection)
     guards = len(asked(run.objective))
     with run.stage("guard", "shift and attack", FINALISTS * guards) if guards else contextlib.nullcontext():
-        entrants = _entrants(run, prepared, parent, plain, variants, vetting)
+        entrants = choose_entrants(run, search, parent, prepared.cores, variants, lambda them, most: vetting.passed(variants, them, most))
     with run.stage("contest", "load over HTTP", ROUNDS * len(entrants) + len(entrants)):
         hold_contest(run, prepared, entrants, variants)
     with run.stage("choose", "confirm, package, report", 3):
         return conclude(run, prepared, parent, plain, variants)
-
-
-def _entrants(
-    run: Run, prepared: Prepared, parent: Variant, plain: Collection[str], variants: dict[str, Variant], vetting: Vetting
-) -> list[Entrant]:
-    """Who goes on to real sockets: the best, of another kind the one closest to the parent's answers (so that the
-    report part does not refuse both), the best uncompressed plan, and the naive deployment."""
-    evidence = gather(run.journal, run.objective.percentile, "in-process")
-    ranked = [*order(evidence, run.objective), *nearest(evidence, run.objective)]
-    candidates = list(dict.fromkeys(e.candidate for e in ranked))
-    agreement = {e.candidate: e.quality.agreement if e.quality else 0.0 for e in evidence}
-    first = next(iter(vetting.passed(variants, candidates, 1)), candidates[0])
-    others = [c for c in candidates if variants[c.variant].kind != variants[first.variant].kind and c.variant not in plain]
-    others.sort(key=lambda candidate: -agreement[candidate])
-    rest = list(dict.fromkeys([*others, *(c for c in candidates if c != first)]))
-    finalists = [first, *vetting.passed(variants, rest, FINALISTS - 1)]
-    guesses = {e.candidate: e.rate_per_s or UNKNOWN_SHARE * (run.objective.rate_per_s or UNKNOWN_PER_S) for e in evidence}
-    entrants = [Entrant("finalist", candidate, guesses[candidate]) for candidate in finalists]
-    if run.config.compare:
-        best = next((e.candidate for e in ranked if e.candidate.variant in plain), None)
-        if best is not None and best not in finalists:
-            entrants.append(Entrant("uncompressed", best, guesses[best]))
-        entrants.append(Entrant(NAIVE, naive_candidate(parent, prepared.cores), NAIVE_SHARE * guesses[best or finalists[0]]))
-    return entrants

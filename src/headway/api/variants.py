@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,16 +15,18 @@ from headway.api.run import Run
 from headway.api.tasks import tasks_of
 from headway.compress import CLEANING, make, recipes
 from headway.data import Dataset
+from headway.measure.rows import rows
 from headway.measure.scoring import answers
 from headway.model import cost
-from headway.quality import certainly_violates, compare, compare_tasks
+from headway.quality import Race, Task, compare, compare_tasks, first_labels, first_rows, stopped
 from headway.quality.confidence import demanded
-from headway.records import Census, Failure, HeadwayError, Plan, Quality, Step, Unsupported, Variant
-from headway.runtime import census, hopeless, refuse
+from headway.records import Candidate, Census, Failure, HeadwayError, Plan, Quality, Step, Unsupported, Variant
+from headway.runtime import census, hopeless, open_session, refuse
 
-RACING_ROWS = 64
-RACING_SHARE = 0.34
 SCORING_BATCH = 16
+"""Rows a batch; the looks of a race are multiples of it."""
+SPARED_FLOP = 3e10
+"""Work of the rows for whose sake a variant that is surely in is not scored on all: about a second of one core [FLOP]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,11 @@ def _before(run: Run, variant: Variant) -> list[Variant]:
 
 
 class Scorer:
-    """Scores variants against the parent on one part of the data; the parent's answers are computed once."""
+    """Scores variants against the parent on one part of the data; the parent's answers are computed once.
+
+    The rows of a part are in random order (``data.Parts``), so the first ones are a fair sample of it. A race takes them in this order and in
+    the batches of a score of all rows, so that it gives the same answers and, when nothing stops it, the same record.
+    """
 
     def __init__(self, run: Run, prepared: Prepared, part: str, dataset: Dataset, parent: Variant) -> None:
         self.parent = parent
@@ -84,6 +93,7 @@ class Scorer:
         self._prepared = prepared
         self._part = part
         self._dataset = dataset
+        self._tasks = tasks_of(dataset, prepared.metrics) if prepared.metrics else {}
         self._parent_outputs = answers(run.folder / parent.path, self._plan("onnx_runtime"), dataset.inputs, batch=SCORING_BATCH)
         if run.objective.ece is not None:
             demanded(prepared.metric, self._parent_outputs, dataset.labels)
@@ -94,49 +104,93 @@ class Scorer:
     def score(self, variant: Variant, runtime: str, *, race: bool) -> Quality:
         """Quality of a variant on a runtime: recorded, or found in the journal.
 
-        With ``race`` a first third of the rows is scored alone, and the rest is spared when the bound is surely broken.
+        With ``race`` rows are spared as soon as the variant is surely out, or surely in and the rest would be work of ``SPARED_FLOP``
+        (``quality.racing``). The record then has ``of_rows`` and says so in its reason. Without ``race`` such a record is not enough: all rows
+        are run. Of two records a race finds the first, which is what it found before the run was resumed.
 
         Raises:
             HeadwayError: the runtime cannot run the graph.
         """
         for old in self._run.journal.of(Quality):
-            if (old.variant, old.runtime, old.part) == (variant.name, runtime, self._part):
+            if (old.variant, old.runtime, old.part) == (variant.name, runtime, self._part) and (race or not old.stopped_early):
                 return old
-        size = len(self._dataset)
-        head = max(RACING_ROWS, int(size * RACING_SHARE))
-        if race and head < size:
-            early = self._compare(
-                variant, runtime, self._dataset.take(_spread(size, head)), _pick(self._parent_outputs, _spread(size, head))
-            )
-            if certainly_violates(early, self._run.objective):
-                return self._run.add(early)
-        return self._run.add(self.measure(variant, runtime))
+        return self._run.add(self._raced(variant, runtime) if race else self.measure(variant, runtime))
 
     def measure(self, variant: Variant, runtime: str) -> Quality:
         """Quality of a variant on all rows of the part, not recorded."""
-        return self._compare(variant, runtime, self._dataset, self._parent_outputs)
+        own = answers(self._run.folder / variant.path, self._plan(runtime), self._dataset.inputs, batch=SCORING_BATCH)
+        return self._compare(variant, runtime, own)
 
-    def _compare(self, variant: Variant, runtime: str, dataset: Dataset, parent_outputs: Mapping[str, np.ndarray]) -> Quality:
-        own = answers(self._run.folder / variant.path, self._plan(runtime), dataset.inputs, batch=SCORING_BATCH)
-        outputs = dict(zip(parent_outputs, own.values(), strict=True))
-        if self._prepared.metrics:
+    def _raced(self, variant: Variant, runtime: str) -> Quality:
+        size = len(self._dataset)
+        race = Race(
+            samples=self._dataset, tasks=self._tasks or {"": Task(self._prepared.metric, self._dataset.labels)}, objective=self._run.objective,
+            worth_sparing=math.ceil(SPARED_FLOP / max(1, variant.flop)), seed=self._run.config.seed,
+        )  # fmt: skip
+        own: dict[str, np.ndarray] = {}
+        with contextlib.closing(open_session(self._plan(runtime), self._run.folder / variant.path)) as session:
+            for done, count in itertools.pairwise((0, *race.looks, size)):
+                starts = range(done, count, SCORING_BATCH)
+                parts = [session.run(rows(self._dataset.inputs, start, min(SCORING_BATCH, count - start))) for start in starts]
+                own = _joined([own, *parts] if own else parts)
+                standing = race.standing(count, *self._both(own)) if count < size else ""
+                if standing:
+                    return stopped(self._compare(variant, runtime, own), standing, count, size)
+        return self._compare(variant, runtime, own)
+
+    def _both(self, own: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """A variant's outputs under the parent's names, and the parent's on the same rows."""
+        outputs = dict(zip(self._parent_outputs, own.values(), strict=True))
+        count = len(next(iter(own.values())))
+        return outputs, {name: array[:count] for name, array in self._parent_outputs.items()}
+
+    def _compare(self, variant: Variant, runtime: str, own: Mapping[str, np.ndarray]) -> Quality:
+        """The record of the first rows, as many as ``own`` holds."""
+        outputs, parent_outputs = self._both(own)
+        count = len(next(iter(own.values())))
+        if self._tasks:
             return compare_tasks(
-                variant=variant.name, runtime=runtime, part=self._part, tasks=tasks_of(dataset, self._prepared.metrics), outputs=outputs,
-                parent_outputs=parent_outputs, dataset=dataset, objective=self._run.objective, seed=self._run.config.seed,
+                variant=variant.name, runtime=runtime, part=self._part, tasks=first_labels(self._tasks, count), outputs=outputs,
+                parent_outputs=parent_outputs, dataset=first_rows(self._dataset, count), objective=self._run.objective,
+                seed=self._run.config.seed,
             )  # fmt: skip
         return compare(
             variant=variant.name, runtime=runtime, part=self._part, metric=self._prepared.metric, outputs=outputs, parent_outputs=parent_outputs,
-            dataset=dataset, objective=self._run.objective, seed=self._run.config.seed,
+            dataset=first_rows(self._dataset, count), objective=self._run.objective, seed=self._run.config.seed,
         )  # fmt: skip
 
 
-def _spread(size: int, count: int) -> np.ndarray:
-    """``count`` row numbers spread evenly over ``size`` rows."""
-    return np.unique(np.linspace(0, size - 1, count).astype(np.int64))
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Outputs of one batch after another."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _pick(outputs: Mapping[str, np.ndarray], at: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: array[at] for name, array in outputs.items()}
+def finish_races(
+    run: Run, prepared: Prepared, parent: Variant, candidates: Sequence[Candidate], variants: Mapping[str, Variant]
+) -> tuple[Candidate, ...]:
+    """The candidates that keep the bounds on quality on all rows of the selection part, in their order.
+
+    Those whose race ended with "surely in" are scored on all rows first: figures that are compared with one another (the frontier, what to
+    relax) rest on the same rows. A race spares the rows of all others.
+    """
+    early = {(line.variant, line.runtime) for line in _newest(run) if line.stopped_early}
+    pairs = dict.fromkeys((candidate.variant, candidate.plan.runtime) for candidate in candidates)
+    if early & pairs.keys():
+        scorer = Scorer(run, prepared, "selection", prepared.parts.selection, parent)
+        for name, runtime in pairs:
+            if (name, runtime) in early:
+                run.progress.step(f"{name} on {runtime}, all rows")
+                scorer.score(variants[name], runtime, race=False)
+    broken = {(line.variant, line.runtime): line.reason for line in _newest(run) if line.verdict == "violated"}
+    for candidate in candidates:
+        if (candidate.variant, candidate.plan.runtime) in broken:
+            run.reject("quality", candidate.variant, candidate.plan, broken[candidate.variant, candidate.plan.runtime])
+    return tuple(candidate for candidate in candidates if (candidate.variant, candidate.plan.runtime) not in broken)
+
+
+def _newest(run: Run) -> list[Quality]:
+    """The newest record of each variant and runtime on the selection part."""
+    return list({(line.variant, line.runtime): line for line in run.journal.of(Quality) if line.part == "selection"}.values())
 
 
 def count_kernels(run: Run, variant: Variant, runtime: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import cast
 from headway.compress import techniques as folder
 from headway.compress.context import Context
 from headway.compress.settings import did_you_mean
-from headway.compress.techniques.contract import Technique
+from headway.compress.techniques.contract import Searchable, Space, Technique
 from headway.discovery import Found, discover
 from headway.model import Model
 from headway.records import ConfigError, MissingPackage, Step
@@ -96,6 +96,16 @@ def recipes(model: Model, context: Context, only: Sequence[str] | None = None) -
 
 def _order(step: Step) -> int:
     return get(step.technique).ORDER or 0
+
+
+def spaces(model: Model, context: Context, only: Sequence[str] | None = None) -> dict[str, Space]:
+    """What may be searched between the rungs of each technique, by name; of those that offer nothing or refuse, nothing."""
+    names = _names(only)
+    if CLEANING in names:
+        model = get(CLEANING).apply(model, {}, context)
+    present = techniques().present
+    offered = {name: cast(Searchable, present[name]).space(model, context) for name in names if hasattr(present[name], "space")}
+    return {name: space for name, space in offered.items() if space}
 
 
 def mending(model: Model, context: Context, only: Sequence[str] | None = None) -> tuple[Step, ...]:

@@ -6,7 +6,7 @@ so keeps it reusable (the lesson of MLPerf LoadGen's README). Latency is counted
 
 from headway.load.arriving import arrival_times, arrivals
 from headway.load.connection import SYSTEM, Answer, Trust
-from headway.load.find import OPEN_STEP, Bracket, find_capacity
+from headway.load.find import OPEN_STEP, Bracket, find_capacity, held, trial_s
 from headway.load.generator import Completion, RawLoad, run_open_loop
 from headway.load.http import run_http
 from headway.load.live import Live, Seen
@@ -27,10 +27,12 @@ __all__ = [
     "arrival_times",
     "arrivals",
     "find_capacity",
+    "held",
     "infer_payload",
     "parse_infer_response",
     "run_http",
     "run_http_by",
     "run_open_loop",
     "summarise",
+    "trial_s",
 ]

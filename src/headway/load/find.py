@@ -19,6 +19,9 @@ makes a few per cent late."""
 BELOW_MU = 0.8
 FAR = 8.0
 """Largest factor of one step down."""
+TRIAL_REQUESTS = 250
+"""A trial lasts long enough for this many requests, so that a percentile has something to stand on."""
+LONGEST_TRIAL_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,11 @@ class Bracket:
 
 
 MOST_FACTOR = 3
+
+
+def trial_s(rate_per_s: float, shortest_s: float) -> float:
+    """How long a trial at a rate lasts [s]."""
+    return min(LONGEST_TRIAL_S, max(shortest_s, TRIAL_REQUESTS / rate_per_s))
 
 
 def held(point: LoadPoint, percentile: float) -> bool:

@@ -52,7 +52,7 @@ def measure_curve(
         unstable = False
         for batch in batches:
             samples = _time_batch(sessions, inputs, batch, seconds_a_batch)
-            timings.append(BatchTiming(batch=batch, service_s=tuple(samples[:KEPT_SAMPLES])))
+            timings.append(BatchTiming(batch=batch, service_s=_spread(samples)))
             unstable = unstable or _halves_disagree(samples)
             if stop_above_s is not None and timings[-1].median_s > stop_above_s:
                 break
@@ -132,6 +132,12 @@ def warm_up(durations: Sequence[float]) -> int:
     while head < len(durations) // 4 and durations[head] > 1.5 * steady:
         head += 1
     return head
+
+
+def _spread(samples: Sequence[float]) -> tuple[float, ...]:
+    """Those that are kept, evenly from the whole time of measuring: a small model's first ones are of one moment."""
+    kept = min(KEPT_SAMPLES, len(samples))
+    return tuple(samples[place * len(samples) // kept] for place in range(kept))
 
 
 def _halves_disagree(samples: Sequence[float]) -> bool:

@@ -5,27 +5,31 @@ is whatever has ``labels``, ``groups``, ``clusters``, ``class_names`` and a leng
 judges several, each with labels of its own.
 """
 
-from headway.quality.compare import NOT_FINITE, Samples, certainly_violates, compare
+from headway.quality.compare import NOT_FINITE, Samples, compare
 from headway.quality.default import default_metric
 from headway.quality.guarding import asked, check_guards, guards, measure_guard, remembering
 from headway.quality.metric import Metric
 from headway.quality.named import METRICS, metric
+from headway.quality.racing import Race, first_labels, first_rows, stopped
 from headway.quality.tasks import Task, compare_tasks
 
 __all__ = [
     "METRICS",
     "NOT_FINITE",
     "Metric",
+    "Race",
     "Samples",
     "Task",
     "asked",
-    "certainly_violates",
     "check_guards",
     "compare",
     "compare_tasks",
     "default_metric",
+    "first_labels",
+    "first_rows",
     "guards",
     "measure_guard",
     "metric",
     "remembering",
+    "stopped",
 ]

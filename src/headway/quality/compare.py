@@ -1,4 +1,4 @@
-"""A variant against its parent on the same rows: the record, and the early end of a race."""
+"""A variant against its parent on the same rows: the record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from headway.quality.confidence import calibration, demanded
 from headway.quality.evidence import Evidence, Terms, weigh
@@ -21,7 +20,6 @@ from headway.records import DataError, GroupQuality, Interval, Objective, Qualit
 NOT_FINITE = "outputs must be finite where the parent's are"
 MOST_CLASSES = 100
 MOST_GROUPS = 1000
-RACE_ROWS = 30
 
 
 class Samples(Protocol):
@@ -109,39 +107,23 @@ def compare(
     )
 
 
-def certainly_violates(quality: Quality, objective: Objective, *, confidence: float = 0.999) -> bool:
-    """Whether a race may drop this variant now, though only part of the rows were run.
-
-    True when outputs are not finite, or when the drop's lower end, stretched from the record's confidence to a one-sided ``confidence``
-    (as for a normal estimate), is still beyond the bound; of several tasks, one is enough; for groups with the error shared among them. Never before 30 rows. The high
-    confidence leaves room for several looks.
-    """
-    if quality.by_task:
-        return any(certainly_violates(task, objective, confidence=confidence) for task in quality.by_task)
-    if quality.verdict == "violated" and NOT_FINITE in quality.reason:
-        return True
-    if objective.drop is not None and quality.n >= RACE_ROWS and _stretched_low(quality.drop, 1 - confidence) > objective.drop:
-        return True
-    if objective.group_drop is None or not quality.groups:
-        return False
-    error = (1 - confidence) / len(quality.groups)
-    return any(group.n >= RACE_ROWS and _stretched_low(group.drop, error) > objective.group_drop for group in quality.groups)
-
-
-def _stretched_low(drop: Interval, error: float) -> float:
-    factor = float(norm.isf(error)) / float(norm.ppf(0.5 + drop.confidence / 2))
-    return drop.value - (drop.value - drop.low) * factor
-
-
 def _has_classes(metric: Metric, dataset: Samples) -> bool:
     labels = dataset.labels
     return metric.by_class and labels is not None and (labels.ndim == 1 or labels.shape[1:] == (1,))
 
 
+def members(metric: Metric, dataset: Samples, rows: NDArray[np.intp]) -> dict[str, NDArray[np.intp]]:
+    """Which of ``rows`` are in each group: one of the data set, else a class of at least 5 of these rows.
+
+    Raises:
+        DataError: more than 1000 groups.
+    """
+    return _class_groups(rows, dataset, metric) if dataset.groups is None else _named_groups(rows, dataset)
+
+
 def _group_evidence(both: Pair, rows: NDArray[np.intp], dataset: Samples, terms: Terms) -> dict[str, Evidence]:
-    by_class = dataset.groups is None
-    members = _class_groups(rows, dataset, both.metric) if by_class else _named_groups(rows, dataset)
-    found = {name: weigh(both, inside, terms, as_hits=by_class) for name, inside in members.items()}
+    inside = members(both.metric, dataset, rows)
+    found = {name: weigh(both, some, terms, as_hits=dataset.groups is None) for name, some in inside.items()}
     return {name: evidence for name, evidence in found.items() if evidence is not None}
 
 

@@ -17,13 +17,13 @@ from headway.records.base import Record, to_json
 from headway.records.candidate import Census, Variant
 from headway.records.errors import BundleError, HeadwayError, InputError
 from headway.records.latency import LatencyTable
-from headway.records.measured import Capacity, Failure, GuardResult, LoadRun, Prediction, Quality, Rejection, ServiceCurve
+from headway.records.measured import Capacity, Failure, FrontEnd, GuardResult, LoadRun, Noise, Prediction, Quality, Rejection, ServiceCurve
 from headway.records.outcome import Choice, Comparison, Frontier, RunFinished, RunStarted, SourceInspected, StageTime
 
 FORMAT = 1
 FILE = "records.jsonl"
 Line = (
-    RunStarted | SourceInspected | LatencyTable | Variant | Census | Quality | GuardResult | ServiceCurve | Prediction | LoadRun | Capacity | Failure
+    RunStarted | SourceInspected | LatencyTable | Variant | Census | Quality | GuardResult | ServiceCurve | Noise | FrontEnd | Prediction | LoadRun | Capacity | Failure
     | Rejection | Comparison | Frontier | Choice | StageTime | RunFinished
 )  # fmt: skip
 _DECODER = msgspec.json.Decoder(Line)

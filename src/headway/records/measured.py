@@ -202,6 +202,7 @@ class Quality(Record, frozen=True, kw_only=True):
         calibration: its expected calibration error; none where outputs state no confidence.
         tasks: for a model judged on several outputs, the quality of each, in the model's order. The other fields are then those of the task
             that lost most, with the least agreement of all and the verdict on all together. Absent from records of a single task.
+        of_rows: where a race was stopped early, how many rows the part holds; ``n`` of them were run. Absent where all were.
     """
 
     variant: str
@@ -221,11 +222,17 @@ class Quality(Record, frozen=True, kw_only=True):
     reason: str = ""
     calibration: Calibration | None = None
     tasks: tuple[Quality, ...] | msgspec.UnsetType = msgspec.UNSET
+    of_rows: int | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def by_task(self) -> tuple[Quality, ...]:
         """The quality of each of several tasks; empty for a single one."""
         return () if self.tasks is msgspec.UNSET else self.tasks
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the figures are those of a race that did not need all rows."""
+        return self.of_rows is not msgspec.UNSET
 
     @property
     def worst_group(self) -> GroupQuality | None:
@@ -278,14 +285,57 @@ class Environment(Record, frozen=True, kw_only=True):
     steal_fraction: float = 0.0
 
 
+class FrontEnd(Record, frozen=True, kw_only=True):
+    """What a request costs beside the model: a model that takes no time, behind the same server, with requests and answers of the same size.
+
+    Attributes:
+        source: name of the model whose inputs and outputs it had.
+        cpu_s: CPU time of the server for each request [s].
+        jitter_s: what else passes between the moment a request was due and its answer: a sample, ascending [s].
+        payload_bytes: of one request, on average [B].
+        rate_per_s: offered while it was measured [1/s].
+    """
+
+    source: str
+    cpu_s: float
+    jitter_s: tuple[float, ...]
+    payload_bytes: int
+    rate_per_s: float
+
+
+class Noise(Record, frozen=True, kw_only=True):
+    """How busy the machine was with other work during a stage.
+
+    Attributes:
+        noise_ratio: how much a fixed computation varied, the larger of before and after; 1 is a quiet machine.
+        steal_fraction: share of all CPU time that went to other machines of the same host.
+        others_fraction: share of all CPU time that went to other processes.
+    """
+
+    stage: str
+    noise_ratio: float
+    steal_fraction: float
+    others_fraction: float
+
+
 class Prediction(Record, frozen=True, kw_only=True):
-    """What simulation expects of a candidate: SLO capacity and latency at the stated rate."""
+    """What simulation expects of a candidate: SLO capacity and latency at the stated rate.
+
+    Attributes:
+        capacity_per_s: in-process: no front end [1/s].
+        served_per_s: the same behind HTTP, with the front end as it was measured; none where it was not [1/s].
+        low_per_s, high_per_s: between which ``capacity_per_s`` lies, as far as the samples of the service curve tell; none in records of older
+            runs [1/s].
+    """
 
     candidate: Candidate
     capacity_per_s: float
     rate_per_s: float
     latency_s: float
     percentile: float
+    served_per_s: float | None = None
+    low_per_s: float | None = None
+    high_per_s: float | None = None
 
 
 class Failure(Record, frozen=True, kw_only=True):

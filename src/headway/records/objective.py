@@ -13,7 +13,8 @@ _TIME = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 GUARDS = ("ece", "shift_drop", "attack_drop")
 _SHARES = ("drop", "group_drop", *GUARDS)
-_NAMES = ("p50", "p90", "p95", "p99", "p99.9", "rate", *_SHARES, "memory", "arrivals")
+PREFERENCES = ("cores", "memory", "latency", "rate")
+_NAMES = ("p50", "p90", "p95", "p99", "p99.9", "rate", *_SHARES, "memory", "arrivals", "prefer")
 _BOUND = re.compile(r"^\s*([A-Za-z_0-9.]+)\s*(<=|>=|==|=|<|>)\s*([^=<>].*?)\s*$")
 _QUANTITY = re.compile(r"^([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%/]*)$")
 EXAMPLE = "p99<=20ms, rate>=200/s, drop<=1%"
@@ -33,6 +34,8 @@ class Objective(Record, frozen=True, kw_only=True):
         attack_drop: largest loss against the parent when the inputs are attacked.
         memory_bytes: bound on the resident memory of the serving process [B].
         arrivals: name of the arrival process the promise is for.
+        prefer: of the deployments that keep every bound, which is best: the one with the fewest ``cores``, the least ``memory``, the lowest
+            ``latency`` at the stated rate, or the highest ``rate``. Empty: ``cores`` where a rate is stated, else ``rate``.
     """
 
     percentile: float = 0.99
@@ -45,6 +48,12 @@ class Objective(Record, frozen=True, kw_only=True):
     attack_drop: float | None = None
     memory_bytes: int | None = None
     arrivals: str = "poisson"
+    prefer: str = ""
+
+    @property
+    def preference(self) -> str:
+        """``prefer``, or what it means when it is empty."""
+        return self.prefer or ("rate" if self.rate_per_s is None else "cores")
 
     @property
     def percentile_name(self) -> str:
@@ -68,6 +77,8 @@ class Objective(Record, frozen=True, kw_only=True):
             parts.append(f"memory<={self.memory_bytes / 1e6:.12g}MB")
         if self.arrivals != "poisson":
             parts.append(f"arrivals={self.arrivals}")
+        if self.prefer:
+            parts.append(f"prefer={self.prefer}")
         return ", ".join(parts)
 
 
@@ -75,8 +86,8 @@ def parse_objective(text: str) -> Objective:
     """An Objective from its text form.
 
     Bounds are separated by commas: ``pNN<=TIME`` (us, ms, s), ``rate>=R/s``, ``drop<=X%``, ``group_drop<=X%``,
-    ``ece<=X%``, ``shift_drop<=X%``, ``attack_drop<=X%``, ``memory<=SIZE`` (MB, GB, MiB, GiB), ``arrivals=NAME``. Shares without ``%`` are
-    fractions.
+    ``ece<=X%``, ``shift_drop<=X%``, ``attack_drop<=X%``, ``memory<=SIZE`` (MB, GB, MiB, GiB), ``arrivals=NAME``, ``prefer=WHAT``. Shares
+    without ``%`` are fractions.
 
     Raises:
         ObjectiveError: an unknown name, a wrong direction, a missing unit, a bound given twice.
@@ -97,8 +108,10 @@ def parse_objective(text: str) -> Objective:
             raise ObjectiveError(f"objective: each bound must be given once, got {key!r} twice; remove one")
         seen.add(key)
         fields.update(_bound(name, key, sign, value))
-    if not seen - {"arrivals"}:
+    if not seen - {"arrivals", "prefer"}:
         raise ObjectiveError(f"objective: at least one bound must be given, got {text!r}; write it like {EXAMPLE!r}")
+    if fields.get("prefer") not in (None, "rate") and "rate" not in seen:
+        raise ObjectiveError(f"objective: prefer={fields['prefer']} needs a rate to hold, got {text!r}; add rate>=50/s, or prefer=rate")
     return Objective(**fields)  # type: ignore[arg-type]
 
 
@@ -119,10 +132,8 @@ def parse_time_s(text: str, name: str) -> float:
 
 
 def _bound(name: str, key: str, sign: str, value: str) -> dict[str, object]:
-    if key == "arrivals":
-        if sign not in ("=", "=="):
-            raise ObjectiveError(f"objective: arrivals must be given with '=', got {sign!r}; write arrivals={value}")
-        return {"arrivals": value}
+    if key in ("arrivals", "prefer"):
+        return _word(key, sign, value)
     wanted = {"latency": "<=", "rate": ">=", "memory": "<=", **dict.fromkeys(_SHARES, "<=")}.get(key)
     if wanted is None:
         close = difflib.get_close_matches(name, _NAMES, n=1)
@@ -151,6 +162,14 @@ def _bound(name: str, key: str, sign: str, value: str) -> dict[str, object]:
     if fraction >= 1:
         raise ObjectiveError(f"objective: {name} must be below 100%, got {value!r}; write {name}<=1%")
     return {key: fraction}
+
+
+def _word(key: str, sign: str, value: str) -> dict[str, object]:
+    if sign not in ("=", "=="):
+        raise ObjectiveError(f"objective: {key} must be given with '=', got {sign!r}; write {key}={value}")
+    if key == "prefer" and value not in PREFERENCES:
+        raise ObjectiveError(f"objective: prefer must be one of {', '.join(PREFERENCES)}, got {value!r}")
+    return {key: value}
 
 
 def _quantity(name: str, value: str) -> tuple[float, str]:

@@ -94,8 +94,20 @@ class Comparison(Record, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class Feasible(Record, frozen=True, kw_only=True):
+    """An objective near the one that was asked for, and a candidate of this run that holds it: measured, or only predicted."""
+
+    objective: Objective
+    candidate: Candidate
+    measured: bool
+
+
 class Choice(Record, frozen=True, kw_only=True):
-    """The winner and why; or, when ``met`` is false, the nearest candidate and the bound that failed."""
+    """The winner and why; or, when ``met`` is false, the nearest candidate, the bound that failed, and what would hold instead.
+
+    Attributes:
+        feasible: objectives that candidates of this run do hold, each with one bound relaxed; the nearest first.
+    """
 
     met: bool
     candidate: Candidate | None
@@ -105,6 +117,7 @@ class Choice(Record, frozen=True, kw_only=True):
     quality: Quality | None = None
     failing_bound: str = ""
     shortfall: str = ""
+    feasible: tuple[Feasible, ...] = ()
 
 
 class RunFinished(Record, frozen=True, kw_only=True):
@@ -119,6 +132,7 @@ class Summary(Record, frozen=True, kw_only=True):
 
     Attributes:
         prediction_errors: predicted over measured SLO capacity, less 1, of every candidate that was loaded in-process.
+        served_errors: the same over HTTP, with the front end in the prediction.
     """
 
     run: str
@@ -132,6 +146,7 @@ class Summary(Record, frozen=True, kw_only=True):
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     prediction_errors: tuple[float, ...] = ()
+    served_errors: tuple[float, ...] = ()
 
 
 class BundledVariant(Record, frozen=True, kw_only=True):

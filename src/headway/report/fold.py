@@ -35,7 +35,11 @@ ROLES = ("naive", "uncompressed", "chosen")
 
 @dataclass(frozen=True)
 class Run:
-    """Everything a run has recorded so far; any part may be missing."""
+    """Everything a run has recorded so far; any part may be missing.
+
+    Attributes:
+        capacities: the newest of each candidate in each role; ``rounds`` those of every round.
+    """
 
     started: RunStarted | None
     sources: tuple[SourceInspected, ...]
@@ -47,6 +51,7 @@ class Run:
     predictions: tuple[Prediction, ...]
     loads: tuple[LoadRun, ...]
     capacities: tuple[Capacity, ...]
+    rounds: tuple[Capacity, ...]
     failures: tuple[Failure, ...]
     rejections: tuple[Rejection, ...]
     comparison: Comparison | None
@@ -116,6 +121,7 @@ def gather(lines: Iterable[Record]) -> Run:
         predictions=newest(Prediction, lambda p: str(p.candidate)),
         loads=newest(LoadRun, lambda r: (str(r.candidate), r.role, r.round, r.point.target, r.point.offered_rate_per_s, r.point.seed)),
         capacities=newest(Capacity, lambda c: (str(c.candidate), c.role, c.target)),
+        rounds=newest(Capacity, lambda c: (str(c.candidate), c.role, c.target, c.round)),
         failures=newest(Failure, lambda f: (f.stage, f.variant, str(f.plan), f.reason)),
         rejections=newest(Rejection, lambda r: (r.stage, r.variant, str(r.plan))),
         comparison=last(Comparison),

@@ -42,7 +42,7 @@ def headline(run: Run) -> Headline:
         return Headline("doubt", title, (f"Asked: {asked}.", _so_far(run)), (), warnings)
     choice = run.choice
     title = f"{'Objective met' if choice.met else 'Objective not met'}: {asked}"
-    sentences = [choice_words(choice, run), *gains(run.comparison, run.objective)]
+    sentences = [choice_words(choice, run), *feasible_words(choice), *gains(run.comparison, run.objective)]
     if choice.quality:
         sentences += [f"{sentence(change_words(task))}{_verdict(task)}." for task in each_task(choice.quality)]
     if run.finished is None:
@@ -59,6 +59,14 @@ def choice_words(choice: Choice, run: Run | None = None) -> str:
     return f"{failing}{f': {choice.shortfall}' if choice.shortfall else ''}. Nearest: {shown}."
 
 
+def feasible_words(choice: Choice) -> tuple[str, ...]:
+    """What would hold instead, nearest first; with the text to give as ``--slo``."""
+    return tuple(
+        f'{"Nearest objective that holds" if not place else "Or"}: --slo "{near.objective}" ({"measured" if near.measured else "predicted"}: {near.candidate}).'
+        for place, near in enumerate(choice.feasible)
+    )
+
+
 def gains(comparison: Comparison | None, objective: Objective) -> tuple[str, ...]:
     """The chosen deployment against the others over HTTP, each ratio with its interval."""
     if comparison is None:
@@ -71,13 +79,13 @@ def gains(comparison: Comparison | None, objective: Objective) -> tuple[str, ...
     return tuple(found)
 
 
-def prediction_words(errors: list[float]) -> str:
-    """How good the predictions of capacity were, in one sentence."""
+def prediction_words(errors: list[float], where: str = "") -> str:
+    """How good the predictions of capacity were, in one sentence; ``where`` it was measured, if that must be said."""
     if not errors:
         return "No candidate was both predicted and measured."
     middle = sorted(abs(error) for error in errors)[len(errors) // 2]
     worst = max(errors, key=abs)
-    return f"Predicted capacity is off by {middle:.0%} in the middle of {len(errors)} candidates, at worst by {worst:+.0%}."
+    return f"Predicted capacity{f' {where}' if where else ''} is off by {middle:.0%} in the middle of {len(errors)} candidates, at worst by {worst:+.0%}."
 
 
 def sentence(text: str) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import shlex
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from headway.records import read_journal
+from headway.records import Candidate, read_journal
 from headway.report import charts, tables, theme
 from headway.report.fold import Run, gather
 from headway.report.headline import headline, prediction_words
@@ -65,7 +66,7 @@ def page(run: Run, run_folder: Path) -> str:
         figures=_figures(run),
         tables=tables,
         legend=_legend(run),
-        errors=prediction_words(_capacity_errors(run)),
+        errors=_error_words(run),
         config=json.dumps(run.started.config, indent=2, sort_keys=True, default=str) if run.started else "",
         objective=objective_words(run.objective),
         commands=_commands(run, run_folder),
@@ -131,8 +132,23 @@ def _percentiles(panels: Sequence[Panel]) -> list[str]:
     return sorted(found, key=lambda name: float(name[1:]))
 
 
+def _error_words(run: Run) -> str:
+    """How good the predictions were in-process and, where the front end was in them, over HTTP."""
+    served = _served_errors(run)
+    return " ".join([prediction_words(_capacity_errors(run)), *([prediction_words(served, "over HTTP")] if served else [])])
+
+
+def _served_errors(run: Run) -> list[float]:
+    predicted = {p.candidate: p.served_per_s for p in run.predictions if p.served_per_s is not None}
+    measured: dict[Candidate, list[float]] = {}
+    for line in run.rounds:
+        if line.target == "http" and line.role != "naive" and not line.open_above and line.rate_per_s > 0:
+            measured.setdefault(line.candidate, []).append(line.rate_per_s)
+    return [predicted[candidate] / statistics.median(rates) - 1 for candidate, rates in measured.items() if candidate in predicted]
+
+
 def _capacity_errors(run: Run) -> list[float]:
-    pairs = [(float(str(row["predicted_per_s"])), float(str(row["measured_per_s"]))) for row in parity_rows(run)]
+    pairs = [(float(str(row["predicted_per_s"])), float(str(row["measured_per_s"]))) for row in parity_rows(run) if not row["open_above"]]
     return [
         predicted / measured - 1 for predicted, measured in pairs if math.isfinite(predicted) and math.isfinite(measured) and measured > 0
     ]

@@ -97,6 +97,7 @@ def parity_rows(run: Run) -> tuple[Row, ...]:
                 "measured_per_s": capacity.rate_per_s if capacity else math.nan,
                 "low_per_s": capacity.low_per_s if capacity else math.nan,
                 "high_per_s": capacity.high_per_s if capacity else math.nan,
+                "open_above": capacity is not None and capacity.open_above,
                 "predicted_ms": prediction.latency_s * 1e3,
                 "measured_ms": measured_s * 1e3,
                 "at_per_s": prediction.rate_per_s,

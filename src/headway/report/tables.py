@@ -104,7 +104,7 @@ def qualities(run: Run) -> Table:
     found = sorted(run.qualities, key=lambda q: (order.get(q.variant, len(order)), q.runtime, q.part))
     rows: list[list[Cell | str]] = [
         [
-            Cell(q.variant, f"{q.runtime} · {q.part} part, {q.n:,} samples"),
+            Cell(q.variant, f"{q.runtime} · {q.part} part, {q.n:,}{f' of {q.of_rows:,}' if q.stopped_early else ''} samples"),
             Cell(value_words(q), q.metric),
             drop_words(q),
             Cell(_flips(q), f"{percent(q.agreement)} same answers"),
@@ -175,7 +175,7 @@ def predictions(run: Run) -> Table:
                 Cell(str(row["variant"]), str(row["plan"])),
                 rate(per_s),
                 Cell(rate(measured), "" if math.isnan(measured) else f"held {number(low)}, tried {number(high)}"),
-                _error(per_s, measured),
+                NONE if row["open_above"] else _error(per_s, measured),
                 Cell(f"{number(expected)} ms", f"{row['percentile']} at {number(float(str(row['at_per_s'])))}/s"),
                 NONE if math.isnan(seen) else f"{number(seen)} ms",
                 _error(expected, seen),

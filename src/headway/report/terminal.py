@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headway.records import Objective, SourceInspected, Summary
-from headway.report.headline import choice_words, gains, prediction_words, sentence
+from headway.report.headline import choice_words, feasible_words, gains, prediction_words, sentence
 from headway.report.rows import ROLE_NAMES
 from headway.report.tables import Table as Words
 from headway.report.tables import ceilings, costs, operator_types
@@ -32,6 +32,8 @@ def print_summary(console: Console, summary: Summary) -> None:
     _line(console, choice_words(choice))
     for reason in choice.reasons:
         _line(console, reason, "dim")
+    for text in feasible_words(choice):
+        _line(console, text)
     if choice.quality:
         for task in each_task(choice.quality):
             _line(console, sentence(change_words(task)) + ".")
@@ -45,6 +47,8 @@ def print_summary(console: Console, summary: Summary) -> None:
         _line(console, f"Measured over HTTP: {objective.percentile_name} {ms(choice.latency_s)}, holds {rate(choice.rate_per_s)}.")
     if summary.prediction_errors:
         _line(console, prediction_words(list(summary.prediction_errors)), "dim")
+    if summary.served_errors:
+        _line(console, prediction_words(list(summary.served_errors), "over HTTP"), "dim")
     if summary.rejected:
         console.print(_rejected(summary))
     for warning in (*summary.left_out, *summary.warnings):

@@ -18,6 +18,7 @@ class Evidence:
     Attributes:
         target: where load was taken: ``http`` or ``in-process``.
         rate_per_s: SLO capacity, the median over rounds [1/s]; none if it was not searched.
+        rounds: the number of each round and the SLO capacity found in it [1/s], ascending.
         latency_s: the objective's percentile, the median over the runs at ``at_rate_per_s`` [s]; none without such a run, or when all its requests were refused.
         best_latency_s: the lowest such percentile of any trial of the search, held or not, and the rate it was seen at [s, 1/s].
         quality: on the selection part; ``confirmed`` on the report part.
@@ -36,6 +37,7 @@ class Evidence:
     best_latency_s: float | None = None
     best_at_per_s: float | None = None
     guards: tuple[GuardResult, ...] = ()
+    rounds: tuple[tuple[int, float], ...] = ()
 
     @property
     def cores(self) -> int:
@@ -75,6 +77,7 @@ def gather(records: Iterable[Record], percentile: float, target: str) -> tuple[E
                 best_latency_s=best.percentile(percentile).latency_s if best else None,
                 best_at_per_s=best.offered_rate_per_s if best else None,
                 guards=guards.get((candidate.variant, plan.runtime), ()),
+                rounds=tuple(sorted({capacity.round: capacity.rate_per_s for capacity in mine}.items())),
             )
         )
     return tuple(gathered)

@@ -15,11 +15,11 @@ from headway.stats.clusters import effective_size
 from headway.stats.estimate import Estimate
 from headway.stats.paired import mcnemar, paired_difference_p, tango
 from headway.stats.quantile import order_statistic_interval
-from headway.stats.racing import holm, mean_above_p, surely_above
+from headway.stats.racing import holm, mean_above_p, planned_looks, skewed_mean_above_p
 from headway.stats.ratio import ratio_interval, ratio_of_medians
 
 __all__ = [
     "Estimate", "bootstrap_statistic", "clopper_pearson", "effective_size", "holm", "mcnemar", "mean_above_p",
-    "order_statistic_interval", "paired_bootstrap", "paired_difference_p", "paired_relative_bootstrap", "proves",
-    "ratio_interval", "ratio_of_medians", "refutes", "requests_to_prove", "resampled_means", "surely_above", "tango", "wilson",
+    "order_statistic_interval", "paired_bootstrap", "paired_difference_p", "paired_relative_bootstrap", "planned_looks", "proves",
+    "ratio_interval", "ratio_of_medians", "refutes", "requests_to_prove", "resampled_means", "skewed_mean_above_p", "tango", "wilson",
 ]  # fmt: skip

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t
+from scipy.stats import norm, t
 
-from headway.stats.clusters import cluster_index, mean_error
-from headway.stats.estimate import check_confidence
+from headway.stats.clusters import cluster_index, cluster_sums, mean_error
 
-FEWEST = 20
+FIRST_LOOK = 64
+SPARED = 0.25
+
+
+def planned_looks(rows: int) -> tuple[int, ...]:
+    """After how many of its ``rows`` a race looks whether it can stop: 64, 128, 256, ..., as long as a quarter of the rows can still be spared.
+
+    Each look shares the allowed error with all others. Doubling keeps them few: a race ends after at most twice the rows that it needed,
+    and 10,000 rows take seven looks.
+    """
+    looks = []
+    look = FIRST_LOOK
+    while rows - look >= SPARED * rows:
+        looks.append(look)
+        look *= 2
+    return tuple(looks)
 
 
 def mean_above_p(differences: ArrayLike, bound: float, clusters: ArrayLike | None = None) -> float:
@@ -34,28 +49,27 @@ def mean_above_p(differences: ArrayLike, bound: float, clusters: ArrayLike | Non
     return float(t.sf(gap / error, freedom))
 
 
-def surely_above(
-    differences: ArrayLike, bound: float, confidence: float = 0.99, *, looks: int = 1, clusters: ArrayLike | None = None
-) -> bool:
-    """Whether a candidate may be dropped now: the mean loss is above ``bound`` with ``confidence``.
+def skewed_mean_above_p(differences: ArrayLike, bound: float, clusters: ArrayLike | None = None) -> float:
+    """``mean_above_p``, or the p-value corrected for skewness where that is larger.
 
-    A one-sided t-test, never before ``FEWEST`` rows (or clusters). A race looks again after each batch of rows; with ``looks``
-    planned looks each one gets an equal share of the allowed error (Bonferroni), so the chance of ever dropping a candidate
-    that keeps its bound stays at most 1 - confidence. Being too slow costs time; being too quick costs a good candidate.
-
-    Args:
-        differences: loss against the parent, one a row, positive is worse.
+    Where few rows hold most of a loss, samples with few of those rows have a small mean and, wrongly, a small error, so that t calls it small
+    too often: with a loss of 0.5 in 2% of 512 rows it found the mean of 0.01 to be below 0.01 in 6% of simulated races, not in 1%. Hall
+    1992 (J. R. Stat. Soc. B 54, "On the removal of skewness by transformation"): with w the mean over its standard deviation and g the
+    skewness of n rows (or sums of clusters), sqrt(n) (w + g w^2 / 3 + g^2 w^3 / 27 + g / 6n) is normal up to terms of 1/n.
 
     Raises:
-        ValueError: no rows, looks below one, clusters of another length.
+        ValueError: no rows, or clusters of another length.
     """
-    check_confidence(confidence)
-    if looks < 1:
-        raise ValueError(f"looks must be at least 1, got {looks}")
-    rows = np.asarray(differences, dtype=np.float64)
-    if rows.size and int(cluster_index(clusters, rows.size).max()) + 1 < FEWEST:
-        return False
-    return mean_above_p(rows, bound, clusters) <= (1 - confidence) / looks
+    plain = mean_above_p(differences, bound, clusters)
+    rows = np.asarray(differences, dtype=np.float64) - bound
+    sums = cluster_sums(rows[:, None], cluster_index(clusters, rows.size))[:, 0]
+    spread = float(sums.std())
+    if spread <= 1e-12 * (1 + abs(bound)):
+        return plain
+    skew = float(np.mean(((sums - sums.mean()) / spread) ** 3))
+    w = float(sums.mean()) / spread
+    corrected = w + skew * w**2 / 3 + skew**2 * w**3 / 27 + skew / (6 * sums.size)
+    return max(plain, float(norm.sf(math.sqrt(sums.size) * corrected)))
 
 
 def holm(p_values: Sequence[float] | NDArray[np.float64], alpha: float = 0.05) -> NDArray[np.bool_]:

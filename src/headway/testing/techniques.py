@@ -5,7 +5,7 @@
         @classmethod
         def technique(cls): return my_technique
 
-The suite runs every rung of the technique's ladder on every graph of ``small_graphs`` and ``wild_graphs`` (override ``model`` for others). It checks form and
+The suite runs every rung of the technique's ladder, and draws from its space where it offers one, on every graph of ``small_graphs`` and ``wild_graphs`` (override ``model`` for others). It checks form and
 good behaviour, not speed and not accuracy on real data.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ import pytest
 from headway.compress import Context
 from headway.compress.effect import measure_effect
 from headway.compress.session import answers, relative_error
-from headway.compress.techniques.contract import Technique
+from headway.compress.techniques.contract import Range, Searchable, Space, Technique, placed
 from headway.model import Model
 from headway.records import Setting, Step, Unsupported, to_json
 from headway.testing import small_graphs, wild_graphs
@@ -30,6 +31,7 @@ from headway.testing.small_graphs import samples
 ROWS = 24
 GRAPHS = {**small_graphs.GRAPHS, **wild_graphs.GRAPHS}
 OTHER_SIZES = (12, 10)
+DRAWS = 2
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,32 @@ class TechniqueContract:
             if rung.first.digest == model.digest:
                 assert effect.did_nothing
 
+    def test_its_ladder_lies_within_its_space(
+        self, technique: Technique, model: Model, context: Context, applied: tuple[Applied, ...]
+    ) -> None:
+        space = _space(technique, model, context)
+        assert bool(space) == bool(applied), "a space is offered exactly where the ladder is"
+        for rung in applied:
+            full = placed(space, rung.settings)
+            assert full is not None, f"{rung.settings} lie outside the space {space}"
+            if full != rung.settings:
+                again = technique.apply(model, full, context)
+                assert again.to_bytes() == rung.first.to_bytes(), f"{rung.settings} must mean the same as {full}"
+
+    def test_whatever_is_drawn_from_its_space_is_carried_out_or_refused(self, technique: Technique, model: Model, context: Context) -> None:
+        space, random = _space(technique, model, context), np.random.default_rng(0)
+        for _ in range(DRAWS if space else 0):
+            settings = drawn(space, random)
+            assert placed(space, settings) == settings and json.loads(json.dumps(settings)) == settings
+            try:
+                made = technique.apply(model, settings, context)
+            except Unsupported as error:
+                assert str(error).strip(), f"{settings}: a refusal says why"
+                continue
+            assert made.inputs == model.inputs and made.outputs == model.outputs
+            got = answers(made.to_proto(), context.samples, 5)
+            assert all(np.isfinite(array).all() for batch in got for array in batch), f"{settings}: answers are not finite"
+
     def test_a_second_time_is_harmless(self, technique: Technique, context: Context, applied: tuple[Applied, ...]) -> None:
         limit = getattr(technique, "LARGEST_ERROR", self.largest_error)
         for rung in applied:
@@ -146,6 +174,26 @@ class TechniqueContract:
                 again = technique.apply(rung.first, dict(rung.settings), context)
                 error = relative_error(answers(rung.first.to_proto(), context.samples, 5), answers(again.to_proto(), context.samples, 5))
                 assert error < limit, f"{rung.settings}: a second application moved the answers by {error:.2g}"
+
+
+def drawn(space: Space, random: np.random.Generator) -> dict[str, Setting]:
+    """Settings by chance out of a space: those that count together."""
+    settings: dict[str, Setting] = {}
+    for name, offer in space.items():
+        if isinstance(offer, tuple):
+            settings[name] = offer[int(random.integers(len(offer)))]
+    for name, offer in space.items():
+        if isinstance(offer, Range) and (offer.when is None or settings.get(offer.when[0]) == offer.when[1]):
+            value = random.uniform(offer.low, offer.high)
+            settings[name] = type(offer.low)(round(value)) if offer.whole else round(value, 3)
+    return settings
+
+
+def _space(technique: Technique, model: Model, context: Context) -> Space:
+    """What the technique offers to search; a technique need not offer anything."""
+    if not hasattr(technique, "space"):
+        pytest.skip("offers no space")
+    return cast(Searchable, technique).space(model, context)
 
 
 def _sizes(given: Mapping[str, np.ndarray]) -> str:

@@ -6,11 +6,39 @@ The module's docstring starts with one line that says what the technique does, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from headway.compress.context import Context
 from headway.model import Model
 from headway.records import Setting
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers that a setting may take, ends included.
+
+    Attributes:
+        low, high: numbers of the type that the setting has.
+        whole: whether only whole numbers count.
+        when: another setting of the same space and its value, without which this one means nothing and is left out.
+    """
+
+    low: float
+    high: float
+    whole: bool = False
+    when: tuple[str, Setting] | None = None
+
+    def holds(self, value: Setting) -> bool:
+        """Whether a value lies in it."""
+        if isinstance(value, bool | str):
+            return False
+        return self.low <= value <= self.high and (not self.whole or value == int(value))
+
+
+Space = Mapping[str, Range | tuple[Setting, ...]]
+"""Settings that may be searched, by name: a range, or the values to choose from, the default first."""
 
 
 class Technique(Protocol):
@@ -41,3 +69,35 @@ class Technique(Protocol):
             ConfigError: a setting is not known or out of range.
             Unsupported: the graph cannot be changed; the sentence names the node.
         """
+
+
+class Searchable(Technique, Protocol):
+    """A technique that also says what lies between its rungs. The offer is optional: without it the rungs are all there is."""
+
+    def space(self, model: Model, context: Context) -> Space:
+        """The settings that may be searched; empty exactly when ``refuse`` gives a reason.
+
+        It holds the whole ladder. A rung that leaves a setting out stands at the first value or the low end, and must mean the same
+        with it written out. Every combination is a legal ``settings`` for ``apply``, which may still refuse the graph.
+        """
+
+
+def placed(space: Space, settings: Mapping[str, Setting]) -> dict[str, Setting] | None:
+    """Where settings stand in a space: every setting of the space that counts there, written out; none when they lie outside."""
+    if not set(settings) <= set(space):
+        return None
+    full: dict[str, Setting] = {}
+    for name, offer in space.items():
+        if isinstance(offer, tuple):
+            full[name] = settings.get(name, offer[0])
+            if full[name] not in offer:
+                return None
+    for name, offer in space.items():
+        if isinstance(offer, Range):
+            if offer.when is None or full.get(offer.when[0]) == offer.when[1]:
+                full[name] = settings.get(name, offer.low)
+                if not offer.holds(full[name]):
+                    return None
+            elif name in settings:
+                return None
+    return full

@@ -18,6 +18,7 @@ from headway.compress.context import Context
 from headway.compress.graph import normalise, why_not_float
 from headway.compress.session import batches, open_cpu, relative_error, run
 from headway.compress.settings import read_settings
+from headway.compress.techniques.contract import Range, Space
 from headway.model import Model
 from headway.records import ConfigError, Setting, Unsupported
 
@@ -38,6 +39,14 @@ def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
     count = len(_analysed(model, context).found)
     wanted = sorted({1, max(1, round(count / 6)), max(1, round(count / 3))})
     return tuple({"drop": float(number)} for number in wanted if number < count or number == 1)
+
+
+def space(model: Model, context: Context) -> Space:
+    """Any count up to half of the blocks."""
+    if refuse(model, context):
+        return {}
+    count = len(_analysed(model, context).found)
+    return {"drop": Range(1.0, float(max(1, min(count - 1, round(count / 2)))), whole=True)}
 
 
 def refuse(model: Model, context: Context) -> str | None:

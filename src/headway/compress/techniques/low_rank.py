@@ -29,6 +29,7 @@ from headway.compress.graph import (
 )
 from headway.compress.knapsack import Option, choose
 from headway.compress.settings import read_settings
+from headway.compress.techniques.contract import Range, Space
 from headway.compress.weightings.contract import Weighting
 from headway.discovery import find
 from headway.model import Model
@@ -42,6 +43,7 @@ DEFAULTS: dict[str, Setting] = {
     "keep": 0.75, "weight": "activation", "by": "mac", "energy": 0.0, "round_to": 8, "least": 1024, "tables": False, "rows": 256,
 }  # fmt: skip
 CHOICES: dict[str, tuple[Setting, ...]] = {"weight": ("activation", "plain", "fisher"), "by": ("mac", "latency")}
+KEEP = Range(0.3, 0.95)
 MARGIN = 0.9
 STEPS = 24
 
@@ -52,6 +54,11 @@ def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
         return ()
     more: dict[str, Setting] = {} if context.rows else {"weight": "plain"}
     return tuple({"keep": keep, **more} for keep in (0.75, 0.5, 0.35))
+
+
+def space(model: Model, context: Context) -> Space:
+    """Any share from a little under the harshest rung to nearly all."""
+    return {name: KEEP if name == "keep" else (value,) for rung in ladder(model, context)[:1] for name, value in rung.items()}
 
 
 def refuse(model: Model, context: Context) -> str | None:

@@ -12,6 +12,7 @@ from headway.compress.graph import why_not_float
 from headway.compress.layer_costs import Costs
 from headway.compress.repair import repaired
 from headway.compress.settings import did_you_mean, read_settings
+from headway.compress.techniques.contract import Range, Space
 from headway.compress.widths import budgeted, uniform
 from headway.discovery import find, names
 from headway.model import Model
@@ -31,6 +32,7 @@ DEFAULTS: dict[str, Setting] = {
     "repair": True,
 }
 CHOICES: dict[str, tuple[Setting, ...]] = {"by": ("latency", "mac", "uniform")}
+KEEP = Range(0.3, 0.95)
 
 
 def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
@@ -40,6 +42,11 @@ def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
     by = "latency" if _served(model, context) else "mac"
     more: dict[str, Setting] = {} if context.rows else {"importance": "magnitude", "repair": False}
     return tuple({"keep": keep, "by": by, **more} for keep in (0.75, 0.5, 0.35))
+
+
+def space(model: Model, context: Context) -> Space:
+    """Any share from a little under the harshest rung to nearly all, counted as the ladder counts."""
+    return {name: KEEP if name == "keep" else (value,) for rung in ladder(model, context)[:1] for name, value in rung.items()}
 
 
 def refuse(model: Model, context: Context) -> str | None:

@@ -32,6 +32,7 @@ from headway.compress.sensitivity import output_errors, spread, within, worst
 from headway.compress.settings import read_settings
 from headway.compress.smooth import smooth
 from headway.compress.tables import narrow_tables
+from headway.compress.techniques import contract
 from headway.compress.techniques.fold import remove_pass_through
 from headway.model import Model
 from headway.records import ConfigError, Setting, Unsupported
@@ -45,6 +46,8 @@ NEAREST, SECOND_ORDER = "nearest", "second_order"
 BIAS_ROWS = 64
 SMOOTH = 0.8
 OPSET = 13  # the first with one scale per channel in DequantizeLinear
+FEW_LAYERS = 3
+"""With no more layers than this, none is left in float."""
 DEFAULTS: dict[str, Setting] = {
     "scope": ALL, "calibrator": "mse", "keep_float": 0.1, "rows": 256, "equalize": False, "correct_bias": False, "smooth": 0.0,
     "error_bound": 0.0, "tables": True, "rounding": NEAREST,
@@ -85,7 +88,20 @@ def ladder(model: Model, context: Context) -> Ladder:
     if not transformer and pairs(proto.graph):
         mended += ({"scope": ALL, "calibrator": "mse", "equalize": True, **best},)
     plain: Ladder = tuple({"scope": ALL, "calibrator": name} for name in ("mse", "min_max", "percentile", "entropy"))
-    return (mild if len(layers(proto.graph, _kinds(proto))) > 3 else ()) + mended + plain
+    return (mild if len(layers(proto.graph, _kinds(proto))) > FEW_LAYERS else ()) + mended + plain
+
+
+def space(model: Model, context: Context) -> contract.Space:
+    """Every layer or all but up to three tenths of them, by each calibrator, with what mends and suits the graph on or off."""
+    if refuse(model, context):
+        return {}
+    proto = _prepared(model)
+    offered: dict[str, contract.Range | tuple[Setting, ...]] = {"scope": (ALL,), "calibrator": ("mse", "min_max", "percentile", "entropy")}
+    if len(layers(proto.graph, _kinds(proto))) > FEW_LAYERS:
+        offered |= {"scope": (ALL, BUT_SENSITIVE), "keep_float": contract.Range(0.02, 0.3, when=("scope", BUT_SENSITIVE))}
+    if is_transformer(proto.graph):
+        return {**offered, "smooth": contract.Range(0.0, 1.0), "rounding": (NEAREST, SECOND_ORDER)}
+    return {**offered, "correct_bias": (False, True), **({"equalize": (False, True)} if pairs(proto.graph) else {})}
 
 
 def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model:

@@ -24,6 +24,7 @@ from headway.compress.rounding import ROUNDINGS, nearest, scales, second_order
 from headway.compress.sensitivity import spread
 from headway.compress.settings import read_settings
 from headway.compress.tables import LEAST_4_BIT_VALUES, Table, narrow_tables, tables
+from headway.compress.techniques.contract import Space
 from headway.model import Model
 from headway.records import ConfigError, Setting, Unsupported
 
@@ -87,6 +88,19 @@ def ladder(model: Model, context: Context) -> tuple[dict[str, Setting], ...]:
     if any(math.prod(shape) >= LEAST_4_BIT_VALUES for shape in sizes):
         rungs.append({"bits": 4, "rounding": "second_order" if context.rows else "clipped"})
     return tuple(rungs)
+
+
+def space(model: Model, context: Context) -> Space:
+    """Both widths where the ladder has both, in blocks of any size, with either arithmetic, rounded in each way that the samples allow."""
+    rungs = ladder(model, context)
+    if not rungs:
+        return {}
+    narrow: dict[str, tuple[Setting, ...]] = {"bits": tuple(dict.fromkeys(rung["bits"] for rung in rungs))}
+    if any("rounding" in rung for rung in rungs):
+        narrow["rounding"] = ROUNDINGS if context.rows else tuple(name for name in ROUNDINGS if name != "second_order")
+    if _matrices(_prepared(model)):
+        narrow |= {"block": (0, 32, 64, 128), "accuracy_level": (0, 4)}
+    return narrow
 
 
 def apply(model: Model, settings: dict[str, Setting], context: Context) -> Model:

@@ -37,6 +37,9 @@ BANNED = (
     "PIL",
     "pyarrow",
     "fastapi",
+    "optuna",
+    "sqlalchemy",
+    "numba",
 )
 
 

@@ -38,13 +38,12 @@ def work(digits: Path) -> Path:
     return digits
 
 
+TUNE = ("tune", "model.onnx", "--data", "val.npz", "--slo", "p99<=50ms, drop<=5%", "--json", "--budget", "25s")
+
+
 @pytest.fixture(scope="session")
 def tuned(work: Path, cache: Path) -> Said:
-    return headway(
-        ["tune", "model.onnx", "--data", "val.npz", "--slo", "p99<=50ms, drop<=5%", "--out", "run", "--json", "--budget", "25s"],
-        work,
-        cache,
-    )
+    return headway([*TUNE, "--out", "run"], work, cache)
 
 
 def test_tune_prints_one_object_with_choice_frontier_rejections_and_environment(tuned: Said, work: Path) -> None:
@@ -109,6 +108,24 @@ def test_a_second_run_into_the_same_folder_is_refused(tuned: Said, work: Path, c
     assert "already holds a run" in said.err and "--resume" in said.err
     assert said.json["error"]["exit_code"] == 2
     assert (work / "run" / "records.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_played_again_from_its_records_chooses_the_same_and_measures_nothing(tuned: Said, work: Path, cache: Path) -> None:
+    shutil.copytree(work / "run", work / "again")
+    file = work / "again" / "records.jsonl"
+    before = file.read_text().splitlines()
+    concluded = ("Frontier", "Comparison", "Choice", "RunFinished")
+    file.write_text("".join(f"{line}\n" for line in before if json.loads(line).get("record") not in concluded))
+    said = headway([*TUNE, "--out", "again", "--resume"], work, cache)
+    assert said.code == 0, said.err
+    after = file.read_text().splitlines()
+    measured = ("Variant", "Quality", "ServiceCurve", "Noise", "FrontEnd", "Prediction", "LoadRun", "Capacity")
+    for kind in measured:
+        old, new = ([line for line in lines if json.loads(line).get("record") == kind] for lines in (before, after))
+        assert new == old, f"{kind}: nothing is measured again"
+    for kind in ("Choice", "Frontier", "Comparison"):
+        old, new = ([line for line in lines if json.loads(line).get("record") == kind] for lines in (before, after))
+        assert new == old, f"{kind}: bit for bit"
 
 
 def test_a_resume_with_another_objective_is_refused(tuned: Said, work: Path, cache: Path) -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/prediction points [--only digits] [--rounds 1]   # about 25 minutes a round on a quiet machine
     python benchmarks/prediction speed                                 # of the simulator; half a minute
+    python benchmarks/prediction replicas [--rounds 3]                 # one and two replicas, plan against reality; two minutes a round
     python benchmarks/prediction table
 
 Appends to ``results.jsonl``; ``--quick`` shows that everything works, into ``quick.jsonl`` of the work folder. The server sits on one core and the
@@ -26,6 +27,7 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "compression"))
 
 from cases import NAMES, Bench, prepare  # noqa: E402
+from replicas import replicas  # noqa: E402
 from served import Target, both, curve, front, target  # noqa: E402
 from speed import speeds  # noqa: E402
 from tables import table  # noqa: E402
@@ -48,7 +50,7 @@ BOUND = 3.0
 def main() -> None:
     """Parse, and carry out one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("points", "speed", "table"))
+    parser.add_argument("command", choices=("points", "speed", "replicas", "table"))
     parser.add_argument("--only", action="append", choices=NAMES)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
@@ -60,6 +62,11 @@ def main() -> None:
     if chosen.command == "speed":
         for line in speeds(1.0 if chosen.quick else 60.0):
             add(file, line)
+        return
+    if chosen.command == "replicas":
+        for turn in range(chosen.rounds):
+            for line in replicas(turn, 2.0 if chosen.quick else 15.0):
+                add(file, line)
         return
     for turn in range(chosen.rounds):
         for name in chosen.only or NAMES:

@@ -16,6 +16,7 @@ def table(lines: list[Line]) -> str:
     """All tables."""
     points = [line for line in lines if line["stage"] == "point" and line["verdict"] != "generator-bound"]
     capacities = [line for line in lines if line["stage"] == "capacity" and line["low_per_s"] > 0]
+    fleets = [line for line in lines if line["stage"] == "replicas"]
     parts = [
         _markdown(
             ("utilisation", "points", *(f"{name}: median error, 90% within" for name in PERCENTILES), "p99 intervals meet"),
@@ -28,6 +29,10 @@ def table(lines: list[Line]) -> str:
                  f"{line['low_per_s']:.4g} to {line['high_per_s']:.4g}", f"{capacity_error(line):+.0%}")
                 for line in capacities
             ],
+        ),
+        _markdown(
+            ("replicas", "utilisation", "p50: predicted, measured [ms]", "p99: predicted, measured [ms]", "p99 error"),
+            [_replicas([line for line in fleets if (line["replicas"], line["utilisation"]) == key]) for key in sorted({(line["replicas"], line["utilisation"]) for line in fleets})],
         ),
         _markdown(
             ("simulator", "requests/s", "wall [s]"),
@@ -56,6 +61,16 @@ def _by_share(points: list[Line], share: float | None) -> tuple[str, ...]:
         for line in chosen
     ]
     return ("all" if share is None else f"{share:.0%}", str(len(chosen)), *cells, f"{sum(meet)} of {len(meet)}")
+
+
+def _replicas(rounds: list[Line]) -> tuple[str, ...]:
+    """One number of replicas at one utilisation, the medians over rounds."""
+    cells = []
+    for name in ("p50", "p99"):
+        told, seen = (statistics.median(line[name][which] for line in rounds) * 1e3 for which in ("predicted_s", "measured_s"))
+        cells.append(f"{told:.3g}, {seen:.3g}")
+    errors = [line["p99"]["predicted_s"] / line["p99"]["measured_s"] - 1 for line in rounds]
+    return (str(rounds[0]["replicas"]), f"{rounds[0]['utilisation']:.0%}", *cells, ", ".join(f"{error:+.0%}" for error in errors))
 
 
 def _markdown(head: Iterable[str], rows: list[tuple[str, ...]]) -> str:

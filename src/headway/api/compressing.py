@@ -47,7 +47,7 @@ def _explore(run: Run, prepared: Prepared, scorer: Scorer, source: Source) -> Ex
     alive: list[Scored] = []
 
     def attempt(recipe: tuple[Step, ...]) -> Tried:
-        if run.spent("compress") and not made_before(run, source, recipe):
+        if (run.spent("compress") or run.concluded("compress")) and not made_before(run, source, recipe):
             run.leave_out("recipes", f"{' + '.join(map(str, recipe))} on {source.name}")
             return Tried(recipe, None, 0, 0.0)
         variant = make_variant(run, prepared, source, recipe)

@@ -39,9 +39,9 @@ FAR_BEHIND = 0.5
 def curve_of(run: Run, prepared: Prepared, scored: Scored, split: tuple[int, int]) -> ServiceCurve | None:
     """The curve of one variant, runtime and split: measured, or found in the journal; none when it failed (recorded)."""
     name, runtime = scored.variant.name, scored.runtime
-    for old in run.journal.of(ServiceCurve):
-        if (old.variant, old.runtime, old.instances, old.threads) == (name, runtime, *split):
-            return old
+    old = _known(run, scored, split)
+    if old is not None:
+        return old
     plan = Plan(runtime=runtime, instances=split[0], threads=split[1])
     if any(f.stage == "curve" and f.variant == name and f.plan == plan for f in run.journal.of(Failure)):
         return None
@@ -56,6 +56,11 @@ def curve_of(run: Run, prepared: Prepared, scored: Scored, split: tuple[int, int
         run.add(Failure(stage="curve", variant=name, plan=plan, reason=str(error)))
         return None
     return run.add(curve)
+
+
+def _known(run: Run, scored: Scored, split: tuple[int, int]) -> ServiceCurve | None:
+    wanted = (scored.variant.name, scored.runtime, *split)
+    return next((old for old in run.journal.of(ServiceCurve) if (old.variant, old.runtime, old.instances, old.threads) == wanted), None)
 
 
 def measure_curves(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> list[tuple[Scored, ServiceCurve]]:
@@ -85,7 +90,7 @@ def _measured(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> list[tup
     measured: list[tuple[Scored, ServiceCurve]] = []
     for scored in alive:
         run.progress.step(f"{scored.variant.name} on {scored.runtime}")
-        if run.spent("curve") and measured:
+        if _over(run, scored, first) and measured:
             run.leave_out("service curves", f"{scored.variant.name} on {scored.runtime}")
             continue
         curve = curve_of(run, prepared, scored, first)
@@ -95,13 +100,18 @@ def _measured(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> list[tup
     for split in others:
         for scored in worth:
             run.progress.step(f"{scored.variant.name} on {scored.runtime}, {split[0]}x{split[1]}")
-            if run.spent("curve"):
+            if _over(run, scored, split):
                 run.leave_out("service curves", f"{scored.variant.name} on {scored.runtime} {split[0]}x{split[1]}")
                 continue
             curve = curve_of(run, prepared, scored, split)
             if curve is not None:
                 measured.append((scored, curve))
     return [(scored, curve) for scored, curve in measured if scored in worth]
+
+
+def _over(run: Run, scored: Scored, split: tuple[int, int]) -> bool:
+    """Whether a curve must be left out: it is not known, and the stage's time is over."""
+    return (run.spent(STAGE) or run.concluded(STAGE)) and _known(run, scored, split) is None
 
 
 def _worth(run: Run, measured: Sequence[tuple[Scored, ServiceCurve]]) -> list[tuple[Scored, ServiceCurve]]:
@@ -140,11 +150,11 @@ def predictions(run: Run, prepared: Prepared, curves: Sequence[tuple[Scored, Ser
         for scored, curve in curves
         for candidate in (Candidate(variant=scored.variant.name, plan=plan) for plan in plans_for(curve, run.objective.latency_s))
     ]
-    missing = [(scored, curve) for scored, curve, candidate in wanted if candidate not in known]
+    missing = [(scored, curve) for scored, curve, candidate in wanted if candidate not in known and not run.concluded("predict")]
     fronts = _front_ends(run, prepared, missing)
     for scored, curve, candidate in wanted:
         if candidate not in known:
-            if known and run.spent("predict"):
+            if known and (run.spent("predict") or run.concluded("predict")):
                 run.leave_out("predictions", str(candidate))
                 continue
             run.progress.step(str(candidate))

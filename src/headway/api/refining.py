@@ -19,7 +19,7 @@ from headway.api.variants import Scored, variant_name
 from headway.compress import CLEANING, MENDING
 from headway.compress.catalogue import spaces
 from headway.compress.techniques.contract import Space, placed
-from headway.records import Failure, Quality, RunStarted, StageTime, Step, Variant
+from headway.records import Failure, Quality, Step, Variant
 from headway.search import splits
 from headway.search.settings import Finding, SettingsSearch, identity, open_settings
 
@@ -182,7 +182,7 @@ def _better(one: Finding, other: Finding) -> Finding:
 
 def _may(run: Run, search: _Search, recipe: Recipe) -> bool:
     """Whether a recipe may be tried: it was before, or time is left and the stage was not carried to its end already."""
-    return made_before(run, search.of.source, recipe) or not (run.spent("compress") or _ended(run))
+    return made_before(run, search.of.source, recipe) or not (run.spent("compress") or run.concluded("compress"))
 
 
 def made_before(run: Run, source: Source, recipe: Recipe) -> bool:
@@ -196,10 +196,3 @@ def first_scores(run: Run, variant: Variant) -> list[Quality]:
     """The first quality on the selection part through each runtime: later ones, on more rows, were not there when it was tried."""
     mine = [quality for quality in run.journal.of(Quality) if (quality.variant, quality.part) == (variant.name, "selection")]
     return list({quality.runtime: quality for quality in reversed(mine)}.values())
-
-
-def _ended(run: Run) -> bool:
-    """Whether this run had compressed all it could within the same budget before it was resumed: a replay makes nothing new."""
-    began = run.journal.last(RunStarted)
-    same = began is not None and began.config.get("budget") == run.config.budget
-    return same and any(line.stage == "compress" for line in run.journal.of(StageTime))

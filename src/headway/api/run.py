@@ -62,6 +62,12 @@ class Run:
         budget_s = self.config.budget_s
         return budget_s is not None and time.monotonic() - self.began_s > DEADLINES[stage] * budget_s
 
+    def concluded(self, stage: str) -> bool:
+        """Whether a stage was carried to its end before, under the same budget: then a resume repeats what was decided and measures nothing more."""
+        began = self.journal.last(RunStarted)
+        same = began is not None and began.config.get("budget") == self.config.budget
+        return same and any(line.stage == stage for line in self.journal.of(StageTime))
+
     def left_s(self, stage: str, otherwise_s: float) -> float:
         """Seconds that ``stage`` may still use [s]; ``otherwise_s`` without a budget."""
         budget_s = self.config.budget_s

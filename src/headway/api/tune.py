@@ -78,7 +78,8 @@ def _stages(run: Run, prepared: Prepared) -> Summary:
     guards = len(asked(run.objective))
     with run.stage("guard", "shift and attack", FINALISTS * guards) if guards else contextlib.nullcontext():
         entrants = choose_entrants(run, search, parent, prepared.cores, variants, lambda them, most: vetting.passed(variants, them, most))
-    with run.stage("contest", "load over HTTP", ROUNDS * len(entrants) + len(entrants)):
-        hold_contest(run, prepared, entrants, variants)
+    if not run.concluded("contest"):
+        with run.stage("contest", "load over HTTP", ROUNDS * len(entrants) + len(entrants)):
+            hold_contest(run, prepared, entrants, variants)
     with run.stage("choose", "confirm, package, report", 3):
         return conclude(run, prepared, parent, plain, variants)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from command_line import headway
 from headway.cli import commands, entry, main
-from headway.cli.output import address
+from headway.cli.output import address, drawn_progress
 from headway.discovery import names
 from headway.records import BundleError, ConfigError, MissingPackage, ObjectiveNotMet
 
@@ -148,3 +150,13 @@ def test_an_unknown_log_level_is_an_error_with_the_known_ones(capsys: pytest.Cap
         main(["doctor"])
     told = capsys.readouterr().err
     assert ended.value.code == 2 and "HEADWAY_LOG" in told and "WARNING" in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize("ask", ["stage", "step"])
+def test_a_swallowed_ctrl_c_comes_up_again(ask: str) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), drawn_progress() as progress:
+        with contextlib.suppress(KeyboardInterrupt):  # as a destructor or another library's callback would
+            signal.raise_signal(signal.SIGINT)
+        progress.stage("next", 1) if ask == "stage" else progress.step("next")
+    assert signal.getsignal(signal.SIGINT) is before

@@ -21,7 +21,7 @@ from headway.api.loads import load_shortlist
 from headway.api.tune import SHORTLIST
 from headway.load import OPEN_STEP, Bracket, find_capacity, trial_s
 from headway.measure.in_process import InProcess, in_process
-from headway.records import Candidate, Capacity, HeadwayError, LoadPoint, LoadRun, Prediction, Quality, Variant
+from headway.records import Candidate, Capacity, HeadwayError, LoadPoint, LoadRun, Noise, Prediction, Quality, Variant
 from headway.search import shortlist
 from headway.stats import ratio_interval
 
@@ -95,9 +95,10 @@ def staged(space: Space, folder: Path, say: Say) -> tuple[Line, Candidate]:
         (folder / "variants").symlink_to(space.run.folder.resolve() / "variants")
         curves = measure_curves(run, space.prepared, space.alive)
         curved_s = time.monotonic()
-        expected = [p for p in predictions(run, curves) if p.candidate.plan.max_batch in space.size.batches]
+        expected = [p for p in predictions(run, space.prepared, curves) if p.candidate.plan.max_batch in space.size.batches]
         short = shortlist(
             expected, run.objective, size=SHORTLIST, uncompressed=space.plain, kinds={name: v.kind for name, v in space.variants.items()},
+            noise=run.journal.of(Noise),
         )  # fmt: skip
         predicted_s = time.monotonic()
         say(f"staged: {len(curves)} curves in {curved_s - began_s:.0f} s; shortlist: {'; '.join(str(p.candidate) for p in short)}")

@@ -118,5 +118,5 @@ def space(size: Size, folder: Path, seed: int, say: Say) -> Iterator[Space]:
             for split in splits(prepared.cores)
             if (curve := curve_of(run, prepared, scored, split)) is not None
         ]
-        plans = tuple(p for p in predictions(run, curves) if p.candidate.plan.max_batch in size.batches)
+        plans = tuple(p for p in predictions(run, prepared, curves) if p.candidate.plan.max_batch in size.batches)
         yield Space(size, run, prepared, {variant.name: variant for variant in made}, alive, plans)

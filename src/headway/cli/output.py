@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import msgspec
 from rich.console import Console
@@ -47,7 +49,10 @@ def print_error(error: HeadwayError, *, as_json: bool) -> None:
 
 
 class Drawn:
-    """Progress drawn with Rich on a terminal, or a line now and then where there is none."""
+    """Progress drawn with Rich on a terminal, or a line now and then where there is none.
+
+    It also remembers Ctrl-C: one that falls into a destructor or another library's callback is lost there, and comes up again with the next stage or step.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -58,6 +63,16 @@ class Drawn:
         self._task: TaskID | None = None
         self._lock = threading.Lock()
         self._said_s = 0.0
+        self._interrupted = False
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """What SIGINT does."""
+        self._interrupted = True
+        raise KeyboardInterrupt
+
+    def _check(self) -> None:
+        if self._interrupted and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
 
     def start(self) -> None:
         """Begin to draw."""
@@ -77,6 +92,7 @@ class Drawn:
 
     def stage(self, title: str, steps: int) -> None:
         """A stage begins."""
+        self._check()
         self._finish()
         self._task = self._bar.add_task(title, total=max(1, steps), completed=-1, now="")
         if not self._console.is_terminal:
@@ -84,6 +100,7 @@ class Drawn:
 
     def step(self, text: str) -> None:
         """One step begins."""
+        self._check()
         with self._lock:
             if self._task is not None:
                 self._bar.update(self._task, advance=1, now=text[:70])
@@ -101,7 +118,13 @@ def drawn_progress() -> Iterator[Drawn]:
     """Progress on standard error for the length of the block."""
     progress = Drawn(Console(stderr=True))
     progress.start()
+    before = signal.getsignal(signal.SIGINT)
+    mine = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if mine:
+        signal.signal(signal.SIGINT, progress.interrupt)
     try:
         yield progress
     finally:
+        if mine:
+            signal.signal(signal.SIGINT, before)
         progress.stop()

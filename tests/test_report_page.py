@@ -134,6 +134,7 @@ def test_the_headline_says_choice_gain_and_loss_with_intervals(whole: Page) -> N
         "headway serve runs/demo-vision",
         "headway report runs/demo-vision",
         "Left out: 12 predicted plans",
+        "This machine was busy with other work: figures may be off.",
         "515 held, 563 not",
         "Predicted capacity is off by 5%",
         "Budget 10 min 00 s",
@@ -155,7 +156,7 @@ def test_what_the_records_say_is_text_and_never_markup(whole: Page) -> None:
         Rejection(stage=HOSTILE, variant=HOSTILE, plan=None, reason=HOSTILE, figures={HOSTILE: 1.0}),
         LoadRun(candidate=candidate, role="candidate", round=0, point=load_point(100.0, 500.0, 0.004)),
         msgspec.structs.replace(choice(), candidate=candidate, reasons=(HOSTILE,), failing_bound=HOSTILE, shortfall=HOSTILE, met=False),
-        RunFinished(budget_s=None, left_out=(HOSTILE,)),
+        RunFinished(budget_s=None, left_out=(HOSTILE,), warnings=(HOSTILE,)),
     ]
     found = drawn(run)
     more = len(found.charts) - len(whole.charts)  # the hostile candidate has a load chart of its own

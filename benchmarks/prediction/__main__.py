@@ -1,6 +1,7 @@
 """Predicted against measured: percentiles at four utilisations and SLO capacity, of five real models under four plans, behind the real server.
 
     python benchmarks/prediction points [--only digits] [--rounds 1]   # about 25 minutes a round on a quiet machine
+    python benchmarks/prediction grid [--only text]                    # told feasible or overloaded, at random; about 12 minutes
     python benchmarks/prediction speed                                 # of the simulator; half a minute
     python benchmarks/prediction replicas [--rounds 3]                 # one and two replicas, plan against reality; two minutes a round
     python benchmarks/prediction table
@@ -27,6 +28,7 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "compression"))
 
 from cases import NAMES, Bench, prepare  # noqa: E402
+from grid import grid  # noqa: E402
 from replicas import replicas  # noqa: E402
 from served import Target, both, curve, front, target  # noqa: E402
 from speed import speeds  # noqa: E402
@@ -43,6 +45,8 @@ UTILISATIONS = (0.3, 0.5, 0.7, 0.85)
 QUANTILES = (0.5, 0.9, 0.99)
 MEASURED_S, FEWEST, LONGEST_S = 5.0, 1500, 30.0
 DRAWS, TRIALS = 20, 8
+GRID = 3
+"""Random rates a model and plan."""
 BOUND = 3.0
 """The latency bound of a capacity, in service times of a full batch, and 5 ms for the rest."""
 
@@ -50,7 +54,7 @@ BOUND = 3.0
 def main() -> None:
     """Parse, and carry out one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("points", "speed", "replicas", "table"))
+    parser.add_argument("command", choices=("points", "grid", "speed", "replicas", "table"))
     parser.add_argument("--only", action="append", choices=NAMES)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
@@ -71,6 +75,10 @@ def main() -> None:
     for turn in range(chosen.rounds):
         for name in chosen.only or NAMES:
             bench = prepare(name, say)
+            if chosen.command == "grid":
+                for line in grid(bench, PLANS[:1] if chosen.quick else PLANS, 1 if chosen.quick else GRID, turn, say):
+                    add(file, {"model": name, "round": turn, **line})
+                continue
             for plan in PLANS[:1] if chosen.quick else PLANS:
                 for line in judge(bench, plan, turn, chosen.quick):
                     add(file, {"model": name, "plan": str(plan), "round": turn, **line})

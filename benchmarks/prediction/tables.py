@@ -42,6 +42,13 @@ def table(lines: list[Line]) -> str:
     if capacities:
         errors = [abs(capacity_error(line)) for line in capacities]
         parts.append(f"SLO capacity: median absolute error {statistics.median(errors):.1%}, 90% within {np.quantile(errors, 0.9):.1%}.")
+    grid = [line for line in lines if line["stage"] == "grid" and line["verdict"] != "generator-bound"]
+    if grid:
+        right = [line["told"] == line["seen"] for line in grid]
+        sure = [line["told"] == line["seen"] for line in grid if line["verdict"] in {"held", "missed"}]
+        parts.append(
+            f"Feasible or overloaded: told rightly {sum(right)} of {len(right)} times; of those that the run itself proves, {sum(sure)} of {len(sure)}."
+        )
     return "\n\n".join(part for part in parts if part)
 
 

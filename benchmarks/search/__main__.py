@@ -1,12 +1,13 @@
-"""The staged search against an exhaustive load test, against Triton Model Analyzer's quick search, and a short budget against a long one.
+"""The staged search against an exhaustive load test, against Triton Model Analyzer's quick search, a short budget against a long one, a busy machine against a quiet one.
 
     python benchmarks/search exhaustive            # about a quarter of an hour on a quiet machine with two cores
     python benchmarks/search analyzer              # a second: played on what ``exhaustive`` recorded
     python benchmarks/search budget [--short 2m] [--long 30m]
+    python benchmarks/search noisy [--short 2m]    # tune beside a busy loop on every core, and without
     python benchmarks/search table
 
 Appends to ``results.jsonl``; ``--quick`` shows that everything works, into ``quick.jsonl`` of the work folder, on a small model with short runs: its figures
-mean nothing. Load is open-loop and in-process but for ``budget``, which is over HTTP.
+mean nothing. Load is open-loop and in-process but for ``budget`` and ``noisy``, which are over HTTP.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from budgets import ROUNDS, budgets
+from budgets import ROUNDS, budgets, noisy
 from exhaustive import affordable, every_plan, named, ratios, rematch, staged, who
 from quick_search import Climb
 from space import FULL, QUICK, Size, Space, cases, space
@@ -37,7 +38,7 @@ Line = dict[str, Any]
 def main() -> None:
     """Parse, and carry out one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("exhaustive", "analyzer", "budget", "table"))
+    parser.add_argument("command", choices=("exhaustive", "analyzer", "budget", "noisy", "table"))
     parser.add_argument("--model", choices=cases.NAMES, help="another model than EfficientNet-Lite0")
     parser.add_argument("--slo", help="another bound on latency, such as 'p95<=40ms'")
     parser.add_argument("--seed", type=int, default=0)
@@ -55,6 +56,9 @@ def main() -> None:
         add(file, analyzer(read(file)))
     elif chosen.command == "budget":
         for line in budgets(size.model, chosen.short, chosen.long, WORK, chosen.rounds, say):
+            add(file, {**line, "environment": asdict_environment()})
+    elif chosen.command == "noisy":
+        for line in noisy(size.model, chosen.short, WORK, chosen.rounds, say):
             add(file, {**line, "environment": asdict_environment()})
     else:
         print(table(read(file)))

@@ -1,10 +1,13 @@
-"""``tune`` with a short budget against a longer one, and the two bundles side by side over HTTP."""
+"""``tune`` with a short budget against a longer one, or on a quiet machine against a busy one, and the two bundles side by side over HTTP."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,21 +30,9 @@ Line = dict[str, Any]
 def budgets(model: str, short: str, long: str, work: Path, rounds: int, say: Say) -> Iterator[Line]:
     """A line for each budget, then one for the comparison."""
     bench = cases.prepare(model, say)
-    folders = {}
-    for word in (short, long):
-        folders[word] = work / f"budget-{word}"
-        began_s = time.monotonic()
-        config = TuneConfig(
-            models=(str(bench.parent),), data=str(bench.case.data), slo=SLO, out=str(_empty(folders[word])), budget=word, compare=False,
-            train=str(bench.case.train or ""),
-        )  # fmt: skip
-        summary = tune(config)
-        wall_s = round(time.monotonic() - began_s, 1)
-        say(f"{word}: {summary.choice.candidate}, {summary.choice.rate_per_s} over HTTP, {wall_s} s")
-        yield {
-            "stage": "budget", "model": model, "slo": SLO, "budget": word, "wall_s": wall_s, "met": summary.choice.met,
-            "chosen": str(summary.choice.candidate), "rate_per_s": summary.choice.rate_per_s, "left_out": list(summary.left_out),
-        }  # fmt: skip
+    folders = {word: work / f"budget-{word}" for word in (short, long)}
+    for word, folder in folders.items():
+        yield {"stage": "budget", **_tuned(bench, model, word, folder, say)}
     yield {
         "stage": "budgets",
         "model": model,
@@ -50,6 +41,49 @@ def budgets(model: str, short: str, long: str, work: Path, rounds: int, say: Say
         "long": long,
         **_side_by_side(folders, bench.parts.selection.inputs, rounds, say),
     }
+
+
+def noisy(model: str, budget: str, work: Path, rounds: int, say: Say) -> Iterator[Line]:
+    """A line for a run on the machine as it is, one for a run beside a busy loop on every core, then one for the comparison."""
+    bench = cases.prepare(model, say)
+    folders = {word: work / f"noisy-{word}" for word in ("busy", "quiet")}
+    with _busy_loops():
+        yield {"stage": "noisy", "beside": "busy", **_tuned(bench, model, budget, folders["busy"], say)}
+    yield {"stage": "noisy", "beside": "quiet", **_tuned(bench, model, budget, folders["quiet"], say)}
+    yield {
+        "stage": "noisy-pair",
+        "model": model,
+        "slo": SLO,
+        "budget": budget,
+        **_side_by_side(folders, bench.parts.selection.inputs, rounds, say),
+    }
+
+
+@contextlib.contextmanager
+def _busy_loops() -> Iterator[None]:
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def _tuned(bench: cases.Bench, model: str, budget: str, folder: Path, say: Say) -> Line:
+    """One run, and what it chose and said."""
+    began_s = time.monotonic()
+    config = TuneConfig(
+        models=(str(bench.parent),), data=str(bench.case.data), slo=SLO, out=str(_empty(folder)), budget=budget, compare=False,
+        train=str(bench.case.train or ""),
+    )  # fmt: skip
+    summary = tune(config)
+    wall_s, choice = round(time.monotonic() - began_s, 1), summary.choice
+    say(f"{folder.name}: {choice.candidate}, {choice.rate_per_s} over HTTP, {wall_s} s; {'; '.join(summary.warnings) or 'no warnings'}")
+    return {
+        "model": model, "slo": SLO, "budget": budget, "wall_s": wall_s, "met": choice.met, "chosen": str(choice.candidate), "rate_per_s": choice.rate_per_s,
+        "reasons": list(choice.reasons), "warnings": list(summary.warnings), "left_out": list(summary.left_out),
+    }  # fmt: skip
 
 
 def _empty(folder: Path) -> Path:

@@ -10,7 +10,7 @@ Line = dict[str, Any]
 
 def table(lines: list[Line]) -> str:
     """All tables."""
-    return "\n\n".join(part for part in (_searches(lines), _shortlist(lines), _analyzer(lines), _budgets(lines)) if part)
+    return "\n\n".join(part for part in (_searches(lines), _shortlist(lines), _analyzer(lines), _budgets(lines), _noisy(lines)) if part)
 
 
 def newest(lines: Iterable[Line], stage: str, run: str | None = None) -> Line | None:
@@ -93,6 +93,20 @@ def _budgets(lines: list[Line]) -> str:
         f"{last['model']}, {last['slo']}: SLO capacity over HTTP of what `--budget {last['short']}` chose over what `--budget {last['long']}` chose: "
         f"{ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}] over {last['rounds']} interleaved rounds."
     )
+
+
+def _noisy(lines: list[Line]) -> str:
+    last = newest(lines, "noisy-pair")
+    if last is None or "ratio" not in last:
+        return ""
+    runs = [line for line in lines if line["stage"] == "noisy"][-2:]
+    rows = [(line["beside"], line["chosen"], f"{line['rate_per_s'] or 0:.4g}", "; ".join(line["warnings"]) or "none") for line in runs]
+    ratio = last["ratio"]
+    words = (
+        f"Afterwards, on the quiet machine: what the run beside busy loops chose holds {ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}] of the "
+        f"other's rate, over {last['rounds']} interleaved rounds."
+    )
+    return _markdown(("beside", "chose", "measured [1/s]", "warned"), rows) + "\n\n" + words
 
 
 def _markdown(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

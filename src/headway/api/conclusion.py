@@ -27,7 +27,7 @@ from headway.records import (
     Variant,
 )
 from headway.report.page import render
-from headway.search import NAIVE, Evidence, choose, frontier, gather, order, shortfall
+from headway.search import NAIVE, Evidence, choose, frontier, gather, noise_warning, order, shortfall
 
 FALLBACKS = 2
 
@@ -45,13 +45,14 @@ def conclude(run: Run, prepared: Prepared, parent: Variant, plain: Collection[st
     edge = run.add(frontier(alike))
     _why_not(run, choice, [*evidence, *(e for e in alike if e.candidate not in {h.candidate for h in evidence})])
     run.add(choice)
-    run.add(RunFinished(budget_s=run.config.budget_s, left_out=run.left_out))
+    warnings = noise_warning(run.journal)
+    run.add(RunFinished(budget_s=run.config.budget_s, left_out=run.left_out, warnings=warnings))
     run.progress.step("report")
     render(run.folder)
     shutil.rmtree(run.folder / "finalists", ignore_errors=True)
     return Summary(
         run=str(run.folder), choice=choice, frontier=edge, rejected=_rejected(run), environment=prepared.environment,
-        objective=run.objective, comparison=comparison, left_out=run.left_out,
+        objective=run.objective, comparison=comparison, left_out=run.left_out, warnings=warnings,
         prediction_errors=_prediction_errors(run), served_errors=_served_errors(run),
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ from headway.api.vetting import Vetting
 from headway.quality import asked, check_guards
 from headway.records import MeasurementError, Noise, Summary, Variant, parse_objective
 from headway.records.journal import FILE
-from headway.search import MOST_RUNS, noise_warning, shortlist
+from headway.search import MOST_RUNS, shortlist
 from headway.track import open_trackers
 
 SHORTLIST = 4
@@ -51,7 +51,7 @@ def tune(config: TuneConfig, *, resume: bool = False, progress: Progress | None 
     finally:
         trackers.close()
         journal.release()
-    return msgspec.structs.replace(summary, stages=stage_times(run), warnings=(*trackers.warnings, *noise_warning(journal)))
+    return msgspec.structs.replace(summary, stages=stage_times(run), warnings=(*trackers.warnings, *summary.warnings))
 
 
 def _stages(run: Run, prepared: Prepared) -> Summary:

@@ -121,10 +121,11 @@ class Choice(Record, frozen=True, kw_only=True):
 
 
 class RunFinished(Record, frozen=True, kw_only=True):
-    """The last line of a run."""
+    """The last line of a run; ``warnings`` say why its figures may be off."""
 
     budget_s: float | None
     left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Summary(Record, frozen=True, kw_only=True):

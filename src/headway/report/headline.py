@@ -147,6 +147,7 @@ def _so_far(run: Run) -> str:
 
 def _warnings(run: Run) -> tuple[str, ...]:
     found = [f"Left out: {line}" for line in run.finished.left_out] if run.finished else []
+    found += [f"{line[:1].upper()}{line[1:]}." for line in run.finished.warnings] if run.finished else []
     found += list(run.comparison.notes) if run.comparison else []
     if shaky := sorted({curve.variant for curve in run.curves if curve.unstable}):
         found.append(f"Unstable service curves: {', '.join(shaky)}. The machine was busy with other work; measure again when it is quiet.")

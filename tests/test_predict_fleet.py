@@ -194,6 +194,22 @@ def test_a_front_end_without_a_core_of_its_own_lengthens_batches() -> None:
     assert shared[0] == pytest.approx(0.0155)
 
 
+def test_who_joins_others_at_the_front_end_costs_less() -> None:
+    """Five at once: the first wakes it up for 1 ms, each further one takes 0.2 ms; later one alone takes 1 ms again."""
+    curve, plan = curve_of({1: [1e-9]}), Plan(runtime="null")
+    latency_s = simulate(curve, plan, np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.01]), front_end_s=0.001, front_joined_s=0.0002)
+    assert latency_s == pytest.approx([0.001, 0.0012, 0.0014, 0.0016, 0.0018, 0.001], rel=1e-4)
+
+
+def test_a_front_end_that_waits_for_a_batch_takes_requests_together() -> None:
+    """As above, where a request waits up to 2 ms for others while the batch runs: five times 0.5 ms and five times 0.1 ms."""
+    due_s = np.concatenate([[0.0], 0.0021 + 0.001 * np.arange(10)])
+    shared = simulate(
+        line(0.01, 0.0, 16), Plan(runtime="null", max_batch=16), due_s, front_end_s=0.0005, front_joined_s=0.0001, front_steals=True
+    )
+    assert shared[0] == pytest.approx(0.0105 + 5 * 0.0005 + 5 * 0.0001)
+
+
 def test_sharing_the_core_costs_capacity_as_work_adds_up() -> None:
     """Service 1 ms and front end 0.25 ms on one core: 800/s and no more."""
     curve, plan = curve_of({1: [0.001]}), Plan(runtime="null")

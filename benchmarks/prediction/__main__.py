@@ -30,7 +30,7 @@ sys.path.append(str(HERE.parent / "compression"))
 from cases import NAMES, Bench, prepare  # noqa: E402
 from grid import grid  # noqa: E402
 from replicas import replicas  # noqa: E402
-from served import Target, both, curve, front, target  # noqa: E402
+from served import Target, both, curve, front, share_of, target  # noqa: E402
 from speed import speeds  # noqa: E402
 from tables import table  # noqa: E402
 
@@ -94,7 +94,7 @@ def judge(bench: Bench, plan: Plan, turn: int, quick: bool) -> list[dict[str, An
         beside = front(Path(scratch) / "null", bench.parent, plan, inputs, 0.5 * mu, 0.5 if quick else 2.0)
         bound_s = BOUND * before.tau_s(plan.max_batch) + 0.005
         for share in UTILISATIONS[1:2] if quick else UTILISATIONS:
-            rate_per_s = share / (1 / mu + beside.cpu_s)
+            rate_per_s = share / (1 / mu + (beside.joined_s or beside.cpu_s))
             with target(Path(scratch) / f"patient-{share}", bench.parent, plan, inputs, bound_s) as held:
                 held.run(rate_per_s, 0.5, 7)
                 first = curve(bench.parent, plan, inputs, seconds)
@@ -107,9 +107,7 @@ def judge(bench: Bench, plan: Plan, turn: int, quick: bool) -> list[dict[str, An
             first = curve(bench.parent, plan, inputs, seconds)
             found = measured_capacity(held, 0.7 * mu, bound_s, 2 if quick else TRIALS, turn)
             both_curves = both(first, curve(bench.parent, plan, inputs, seconds))
-        told = predict_capacity(
-            both_curves, plan, Objective(latency_s=bound_s), front_end_s=beside.cpu_s, front_steals=True, jitter_s=beside.jitter_s
-        )
+        told = predict_capacity(both_curves, plan, Objective(latency_s=bound_s), **share_of(beside))
         lines.append({"stage": "capacity", "bound_s": bound_s, "predicted_per_s": told.capacity_per_s, **found, "front_s": beside.cpu_s})
     return lines
 
@@ -122,8 +120,7 @@ def point(measured: ServiceCurve, plan: Plan, beside: FrontEnd, rate_per_s: floa
         [
             np.quantile(
                 simulate(
-                    measured, plan, arrival_times("poisson", rate_per_s, count / rate_per_s, seed), seed=seed, front_end_s=beside.cpu_s,
-                    front_steals=True, jitter_s=beside.jitter_s,
+                    measured, plan, arrival_times("poisson", rate_per_s, count / rate_per_s, seed), seed=seed, **share_of(beside)
                 ),
                 QUANTILES,
             )
@@ -138,7 +135,7 @@ def point(measured: ServiceCurve, plan: Plan, beside: FrontEnd, rate_per_s: floa
         for place, q in enumerate(QUANTILES)
     }
     return {
-        "stage": "point", "utilisation": share, "rate_per_s": rate_per_s, "requests": count, "front_s": beside.cpu_s, "verdict": seen.verdict,
+        "stage": "point", "utilisation": share, "rate_per_s": rate_per_s, "requests": count, "front_s": beside.cpu_s, "joined_s": beside.joined_s, "verdict": seen.verdict,
         "lateness_p99_s": seen.lateness_p99_s, **parts,
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from cases import Bench
-from served import both, curve, front, target
+from served import both, curve, front, share_of, target
 
 from headway.load import summarise
 from headway.load.generator import OK
@@ -35,14 +35,14 @@ def grid(bench: Bench, plans: Sequence[Plan], draws: int, seed: int, say: Callab
             for draw in range(draws):
                 before = curve(bench.parent, plan, inputs, AROUND_S)
                 bound_s = rng.uniform(*BOUND) * before.tau_s(plan.max_batch) + 0.005
-                rate_per_s = rng.uniform(*SHARE) / (1 / mu + beside.cpu_s)
+                rate_per_s = rng.uniform(*SHARE) / (1 / mu + (beside.joined_s or beside.cpu_s))
                 objective = Objective(latency_s=bound_s)
                 with target(Path(scratch) / f"draw-{draw}", bench.parent, plan, inputs, bound_s, None) as held:
                     held.run(rate_per_s, 0.5, 7)
                     raw = held.run(rate_per_s, min(LONGEST_S, max(LEAST_S, FEWEST / rate_per_s)), 1000 * seed + draw)
                 around = both(before, curve(bench.parent, plan, inputs, AROUND_S))
                 seen = summarise(raw, target="http", arrivals="poisson", rate_per_s=rate_per_s, objective=objective, seed=seed)
-                told = predict_capacity(around, plan, objective, front_end_s=beside.cpu_s, front_steals=True, jitter_s=beside.jitter_s)
+                told = predict_capacity(around, plan, objective, **share_of(beside))
                 good = float(np.mean((raw.status == OK) & (raw.done_s - raw.due_s <= bound_s)))
                 say(
                     f"{bench.name} {plan}: {rate_per_s:.4g}/s within {bound_s * 1e3:.3g} ms, told {told.capacity_per_s:.4g}/s, good {good:.1%}"

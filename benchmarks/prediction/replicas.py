@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from served import DRAIN_S, LOAD_CORE, WARM_S, Target, curve, front, on_core, target
+from served import DRAIN_S, LOAD_CORE, WARM_S, Target, curve, front, on_core, share_of, target
 
 from headway.load import RawLoad, arrival_times, run_http, summarise
 from headway.predict import simulate_fleet
@@ -48,7 +48,7 @@ def replicas(turn: int, seconds: float) -> Iterator[dict[str, Any]]:
                     raw, target="http", arrivals="poisson", rate_per_s=rate_per_s, objective=Objective(latency_s=10.0), seed=turn
                 )
                 told = simulate_fleet(
-                    measured, PLAN, due_s, replicas=count, seed=turn, front_end_s=beside.cpu_s, jitter_s=beside.jitter_s
+                    measured, PLAN, due_s, replicas=count, seed=turn, **{**share_of(beside), "front_steals": False}
                 ).latency_s[due_s >= WARM_S]
                 yield {
                     "stage": "replicas", "round": turn, "replicas": count, "utilisation": share, "rate_per_s": rate_per_s, "verdict": seen.verdict,

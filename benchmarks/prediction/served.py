@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from headway.deploy import Entry, package
 from headway.load import RawLoad, arrival_times, infer_payload, run_http
@@ -94,6 +95,11 @@ def both(one: ServiceCurve, other: ServiceCurve) -> ServiceCurve:
         for first, second in zip(one.timings, other.timings, strict=True)
     )
     return type(one)(**{name: getattr(one, name) for name in one.__struct_fields__ if name != "timings"}, timings=timings)
+
+
+def share_of(beside: FrontEnd) -> dict[str, Any]:
+    """What the front end is to a simulation of a server on one core."""
+    return {"front_end_s": beside.cpu_s, "front_joined_s": beside.joined_s, "front_steals": True, "jitter_s": beside.jitter_s}
 
 
 def front(folder: Path, file: Path, plan: Plan, inputs: Feeds, rate_per_s: float, seconds: float) -> FrontEnd:

@@ -21,6 +21,9 @@ BUSY = 0.3
 """Largest share of one core that the front end is given to do: beyond it requests wait for each other, which is for simulation to find."""
 KEPT = 500
 """Delays that are recorded, spread evenly over the ordered ones."""
+NEAR_FULL, FULL_LOOKS, FULL_S = 0.9, 2, 0.7
+"""Requests that come close together: offered so that this share of a core would be at work at the cost known so far, looked at again because that
+cost falls; and for how long each time [s]."""
 TICK_S = 0.01
 
 
@@ -65,10 +68,13 @@ def front_end_of(
     latency_s = np.sort((raw.done_s - raw.due_s)[raw.status == 0])
     if not len(latency_s):
         raise MeasurementError(f"a server of a model that takes no time must answer, got no answer to {len(raw.status)} requests")
+    joined_s = cpu_s
+    for look in range(FULL_LOOKS):
+        joined_s = min(joined_s, _loaded(load, NEAR_FULL / joined_s, FULL_S, seed + 2 + look, spin)[0])
     kept = latency_s[_spread(len(latency_s))]
     return FrontEnd(
         source=source, cpu_s=cpu_s, jitter_s=tuple(np.maximum(0.0, kept - cpu_s).tolist()),
-        payload_bytes=round(sum(map(len, load.bodies)) / len(load.bodies)), rate_per_s=offered_per_s,
+        payload_bytes=round(sum(map(len, load.bodies)) / len(load.bodies)), rate_per_s=offered_per_s, joined_s=joined_s,
     )  # fmt: skip
 
 

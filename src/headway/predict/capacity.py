@@ -34,7 +34,7 @@ class Engine:
     All rates are simulated with the same random numbers, so that the percentile hardly wavers between them.
 
     Attributes:
-        front_end_s, front_steals, jitter_s: as in ``simulate``.
+        front_end_s, front_joined_s, front_steals, jitter_s: as in ``simulate``.
         refuses: whether the server looks at deadlines.
         requests: of one simulation, once the first look is over.
         fine: how near the search comes to the capacity, as a share of mu.
@@ -44,6 +44,7 @@ class Engine:
     plan: Plan
     objective: Objective
     front_end_s: float | Sequence[float] = 0.0
+    front_joined_s: float | None = None
     front_steals: bool = False
     jitter_s: Sequence[float] = ()
     refuses: bool = True
@@ -55,7 +56,7 @@ class Engine:
     def mu_per_s(self) -> float:
         """The rate that no bound on latency could take away [1/s]: mu; a serial front end, and the time it takes from the batches, lower it."""
         mu = self.curve.capacity_per_s(self.plan.max_batch)
-        front_s = float(np.mean(self.front_end_s))
+        front_s = float(np.mean(self.front_end_s)) if self.front_joined_s is None else self.front_joined_s
         if front_s <= 0:
             return mu
         return min(1 / front_s, 1 / (1 / mu + front_s / self.plan.instances) if self.front_steals else mu)
@@ -92,8 +93,8 @@ class Engine:
     def _settled_s(self, rate_per_s: float, requests: int, deadline_s: float) -> NDArray[np.float64]:
         due_s = arrival_times(self.objective.arrivals, rate_per_s, requests / rate_per_s, self.seed)
         latency_s = simulate(
-            self.curve, self.plan, due_s, seed=self.seed, front_end_s=self.front_end_s, front_steals=self.front_steals, jitter_s=self.jitter_s,
-            deadline_s=deadline_s,
+            self.curve, self.plan, due_s, seed=self.seed, front_end_s=self.front_end_s, front_joined_s=self.front_joined_s,
+            front_steals=self.front_steals, jitter_s=self.jitter_s, deadline_s=deadline_s,
         )  # fmt: skip
         return latency_s[int(WARM_SHARE * len(latency_s)) :]
 
@@ -129,6 +130,7 @@ def predict_capacity(
     objective: Objective,
     *,
     front_end_s: float | Sequence[float] = 0.0,
+    front_joined_s: float | None = None,
     front_steals: bool = False,
     jitter_s: Sequence[float] = (),
     refuses: bool = True,
@@ -143,10 +145,10 @@ def predict_capacity(
 
     Args:
         curve: measured with ``plan.instances`` running.
-        front_end_s, front_steals, jitter_s: as in ``simulate``.
+        front_end_s, front_joined_s, front_steals, jitter_s: as in ``simulate``.
         refuses: whether the server looks at deadlines.
     """
-    return expected(Engine(curve, plan, objective, front_end_s, front_steals, jitter_s, refuses, seed))
+    return expected(Engine(curve, plan, objective, front_end_s, front_joined_s, front_steals, jitter_s, refuses, seed))
 
 
 def expected(engine: Engine) -> Prediction:

@@ -39,7 +39,7 @@ def predict_plan(
 
 def _served_per_s(bare: Engine, capacity_per_s: float, front: FrontEnd, cores: int) -> float:
     steals = bare.plan.instances * bare.plan.threads >= cores
-    engine = dataclasses.replace(bare, front_end_s=front.cpu_s, front_steals=steals, jitter_s=front.jitter_s)
+    engine = dataclasses.replace(bare, front_end_s=front.cpu_s, front_joined_s=front.joined_s, front_steals=steals, jitter_s=front.jitter_s)
     return min(capacity_per_s, engine.capacity_per_s(capacity_per_s))
 
 

@@ -34,6 +34,8 @@ REFUSED, LOST, QUEUED = -1, -2, -3
 """In place of a request's batch."""
 NOBODY = -1
 FAR = 2**60
+REST_S = 0.002
+"""The longest that the server's event loop leaves requests lying while every instance is at work on the cores that they share [s]."""
 POLICY = (take, fit, first_part, finish_s, batch_within, overloaded, tau, window_over, spare_after, pace_after, pace_moved)
 """What the server decides by, and the simulator too."""
 
@@ -41,7 +43,7 @@ REQUEST = np.dtype([("queued_s", "f8"), ("batch", "i8"), ("following", "i8")])
 BATCH = np.dtype([("start_s", "f8"), ("end_s", "f8"), ("rows", "i8")])
 REPLICA = np.dtype(
     [
-        ("alive", "i8"), ("head", "i8"), ("tail", "i8"), ("waiting", "i8"), ("limit", "i8"), ("front_free_s", "f8"), ("spare_s", "f8"),
+        ("alive", "i8"), ("head", "i8"), ("tail", "i8"), ("waiting", "i8"), ("limit", "i8"), ("front_free_s", "f8"), ("turn_s", "f8"), ("spare_s", "f8"),
         ("overloaded", "i8"), ("pace_mean", "f8"), ("pace_used", "f8"), ("demand_per_s", "f8"), ("demand_rows", "i8"), ("demand_since_s", "f8"),
     ]
 )  # fmt: skip
@@ -255,7 +257,7 @@ def fail(requests: Any, batches: Any, replicas: Any, instances: Any, rules: Any,
 def recover(replicas: Any, instances: Any, rules: Any, tree: Any, replica: int, now_s: float) -> None:
     """It is back, with nothing to do."""
     replicas[replica].alive = 1
-    replicas[replica].front_free_s = now_s
+    replicas[replica].front_free_s = replicas[replica].turn_s = now_s
     base = replica * rules[0].instances
     for instance in range(base, base + rules[0].instances):
         instances[instance].free_s = now_s
@@ -308,6 +310,20 @@ def in_time(batches: Any, replicas: Any, instances: Any, rules: Any, tau_s: Any,
     end_s = finish_s(now_s, replicas[replica].waiting, 1, ready_s, tau_s[replica], replicas[replica].limit, demand_per_s)
     spare_s = replicas[replica].spare_s if replicas[replica].overloaded else 0.0
     return bool(end_s <= now_s + rules[0].deadline_s - spare_s)
+
+
+@inlined
+def front_time(replicas: Any, instances: Any, rules: Any, replica: int, now_s: float, alone_s: float, joined_s: float) -> float:
+    """What a request costs the front end: less when it joins a turn that is under way, or one that waits for a batch on the same cores [s]."""
+    if joined_s < 0.0:
+        return alone_s
+    if now_s < max(replicas[replica].front_free_s, replicas[replica].turn_s):
+        return joined_s
+    if rules[0].front_steals:
+        instance = earliest(instances, replica * rules[0].instances, rules[0].instances)
+        if instances[instance].running != NOBODY:
+            replicas[replica].turn_s = min(instances[instance].free_s, now_s + REST_S)
+    return alone_s
 
 
 @inlined
@@ -428,7 +444,7 @@ def enqueue(requests: Any, replicas: Any, rules: Any, tree: Any, ends: Any, repl
 
 def play(
     due_s: Any, requests: Any, batches: Any, replicas: Any, instances: Any, rules: Any, sizes: Any, tau_s: Any, samples_s: Any, slots: Any,
-    tree: Any, front_end_s: Any, outages: Any, seed: int,
+    tree: Any, front_end_s: Any, front_joined_s: float, outages: Any, seed: int,
 ) -> None:  # fmt: skip
     """All arrivals, in order; what happened to them is in the arrays."""
     np.random.seed(seed)
@@ -444,6 +460,7 @@ def play(
             continue
         replica = route(requests, batches, replicas, instances, rules, sizes, tau_s, samples_s, slots, tree, ends, alive, replica, now_s)
         front_s = front_end_s[int(np.random.random() * len(front_end_s))] if len(front_end_s) > 1 else front_end_s[0]
+        front_s = front_time(replicas, instances, rules, replica, now_s, front_s, front_joined_s)
         queued_s = now_s
         if front_s > 0.0:
             queued_s = through_front(batches, replicas, instances, rules, replica, now_s, front_s)

@@ -59,14 +59,16 @@ def simulate(
     *,
     seed: int = 0,
     front_end_s: float | Sequence[float] = 0.0,
+    front_joined_s: float | None = None,
     front_steals: bool = False,
     jitter_s: Sequence[float] = (),
     deadline_s: float = math.inf,
 ) -> Floats:
     """Latency of each request to one engine [s], in the order of ``due_s``, infinite where it was refused; as ``simulate_fleet``."""
     return simulate_fleet(
-        curve, plan, due_s, seed=seed, front_end_s=front_end_s, front_steals=front_steals, jitter_s=jitter_s, deadline_s=deadline_s
-    ).latency_s
+        curve, plan, due_s, seed=seed, front_end_s=front_end_s, front_joined_s=front_joined_s, front_steals=front_steals, jitter_s=jitter_s,
+        deadline_s=deadline_s,
+    ).latency_s  # fmt: skip
 
 
 def simulate_fleet(
@@ -78,6 +80,7 @@ def simulate_fleet(
     router: str = "round_robin",
     seed: int = 0,
     front_end_s: float | Sequence[float] = 0.0,
+    front_joined_s: float | None = None,
     front_steals: bool = False,
     jitter_s: Sequence[float] = (),
     deadline_s: float = math.inf,
@@ -93,6 +96,8 @@ def simulate_fleet(
         router: one of ``ROUTERS``.
         front_end_s: time that each request spends in its replica's front end, one after another, before it is queued [s]: one figure, or
             measured ones to draw from.
+        front_joined_s: that time of a request which joins others: the front end is at work when it comes, or lies still because a batch has its
+            cores. An event loop that wakes up for one request spends several times what a further one costs. None: the same [s].
         front_steals: the front end has no core of its own: while all instances are at work, its time comes out of the batch that ends first.
         jitter_s: measured delays of this machine and transport to draw from, added to each request without holding up others [s]: the
             latencies of a model that does nothing, behind the same server.
@@ -115,7 +120,7 @@ def simulate_fleet(
         due_s, requests, batches, _replicas(replicas, plan, tau_s, deadline_s), _instances(replicas, plan), rules, _sizes(curve, plan),
         np.tile(tau_s, (replicas + 1, 1)),
         np.concatenate([np.asarray(timing.service_s, np.float64) for timing in curve.timings]), _slots(plan), _tree(replicas, router),
-        np.atleast_1d(np.asarray(front_end_s, np.float64)), _outages(outages), seed,
+        np.atleast_1d(np.asarray(front_end_s, np.float64)), -1.0 if front_joined_s is None else float(front_joined_s), _outages(outages), seed,
     )  # fmt: skip
     run = _run(due_s, requests, batches[: int(rules[0]["batches"])], replicas * plan.instances)
     if len(jitter_s):

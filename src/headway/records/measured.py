@@ -290,7 +290,8 @@ class FrontEnd(Record, frozen=True, kw_only=True):
 
     Attributes:
         source: name of the model whose inputs and outputs it had.
-        cpu_s: CPU time of the server for each request [s].
+        cpu_s: CPU time of the server for each request that comes alone [s].
+        joined_s: for each of many that come close together; none in records of older runs [s].
         jitter_s: what else passes between the moment a request was due and its answer: a sample, ascending [s].
         payload_bytes: of one request, on average [B].
         rate_per_s: offered while it was measured [1/s].
@@ -301,6 +302,7 @@ class FrontEnd(Record, frozen=True, kw_only=True):
     jitter_s: tuple[float, ...]
     payload_bytes: int
     rate_per_s: float
+    joined_s: float | None = None
 
 
 class Noise(Record, frozen=True, kw_only=True):

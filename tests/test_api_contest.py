@@ -135,6 +135,11 @@ def test_without_comparison_only_finalists_enter(tmp_path: Path) -> None:
     assert loaded.entrants(["a", "model"]) == [("finalist", "a"), ("finalist", "model")]
 
 
+def test_without_comparison_too_one_enters_that_the_report_part_cannot_refuse(tmp_path: Path) -> None:
+    loaded = Loaded(tmp_path, {"a": (900, 800), "b": (500, 400), "model": (300, 250)}, compare=False)
+    assert loaded.entrants(["a", "b", "model"]) == [("finalist", "a"), ("finalist", "b"), ("uncompressed", "model")]
+
+
 def test_nothing_loaded_is_an_error_in_words(tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match="at least one candidate"):
         Loaded(tmp_path, {}).entrants([])

@@ -113,6 +113,17 @@ def test_one_good_variant_does_not_crowd_out_the_others() -> None:
     assert [p.candidate.variant for p in short] == ["a", "a", "b"]
 
 
+def test_the_best_of_those_that_answer_as_the_original_is_there_too() -> None:
+    crowd = [prediction(name, rate) for name, rate in (("a", 900), ("b", 800), ("c", 300), ("d", 250), ("model", 100))]
+    faithful = {("c", "onnx_runtime"), ("d", "onnx_runtime"), ("model", "onnx_runtime"), ("a", "openvino")}
+
+    def names(size: int) -> list[str]:
+        return [p.candidate.variant for p in shortlist(crowd, ANY_RATE, size=size, uncompressed=PLAIN, faithful=faithful)]
+
+    assert names(2) == ["a", "model", "b", "c"]
+    assert names(3) == ["a", "model", "b", "c"], "it is among them already"
+
+
 # --- machines that are not quiet
 
 

@@ -58,7 +58,8 @@ def naive_candidate(parent: Variant, cores: int) -> Candidate:
 
 def choose_entrants(run: Run, search: Halving, parent: Variant, cores: int, variants: Mapping[str, Variant], passed: Pass) -> list[Entrant]:
     """Who goes on to real sockets, and through every round there: the best; the runner-up, of another kind if there is one, so that the report part does
-    not refuse both; the best uncompressed plan; and the naive deployment.
+    not refuse both; the best uncompressed plan, which it cannot refuse; and the naive deployment. Without ``compare`` the last one stays out, and the one
+    before it where a finalist is uncompressed.
 
     Of the rivals of another kind, those that hold the objective come first, and of those the one closest to the parent's answers.
 
@@ -80,10 +81,11 @@ def choose_entrants(run: Run, search: Halving, parent: Variant, cores: int, vari
     rest = list(dict.fromkeys([*others, *(c for c in candidates if c != first)]))
     finalists = [first, *passed(rest, FINALISTS - 1)]
     entrants = [Entrant("finalist", candidate, search.guess_per_s(candidate)) for candidate in finalists]
+    best = next(iter(plain), None)
+    unsafe = all(variants[candidate.variant].compressed for candidate in finalists)
+    if best is not None and best not in finalists and (run.config.compare or unsafe):
+        entrants.append(Entrant("uncompressed", best, search.guess_per_s(best)))
     if run.config.compare:
-        best = next(iter(plain), None)
-        if best is not None and best not in finalists:
-            entrants.append(Entrant("uncompressed", best, search.guess_per_s(best)))
         entrants.append(Entrant(NAIVE, naive_candidate(parent, cores), NAIVE_SHARE * search.guess_per_s(best or first)))
     return entrants
 

@@ -16,7 +16,7 @@ from headway.api.loads import FINALISTS, load_shortlist
 from headway.api.prepare import Prepared, begin, estimate, prepare
 from headway.api.progress import Progress, Silent
 from headway.api.run import Run, open_folder
-from headway.api.variants import finish_races
+from headway.api.variants import faithful, finish_races
 from headway.api.vetting import Vetting
 from headway.quality import asked, check_guards
 from headway.records import MeasurementError, Noise, Summary, Variant, parse_objective
@@ -69,7 +69,9 @@ def _stages(run: Run, prepared: Prepared) -> Summary:
     variants = {variant.name: variant for variant in run.journal.of(Variant)}
     plain = frozenset(name for name, variant in variants.items() if not variant.compressed)
     kinds = {name: variant.kind for name, variant in variants.items()}
-    short = shortlist(expected, run.objective, size=SHORTLIST, uncompressed=plain, kinds=kinds, noise=run.journal.of(Noise))
+    short = shortlist(
+        expected, run.objective, size=SHORTLIST, uncompressed=plain, faithful=faithful(run), kinds=kinds, noise=run.journal.of(Noise)
+    )
     finished = finish_races(run, prepared, parent, [told.candidate for told in short], variants)
     short = tuple(told for told in short if told.candidate in finished) or short
     with run.stage("load", "load in-process", MOST_RUNS):

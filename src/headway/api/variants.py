@@ -25,6 +25,8 @@ from headway.runtime import census, hopeless, open_session, refuse
 
 SCORING_BATCH = 16
 """Rows a batch; the looks of a race are multiples of it."""
+FAITHFUL = 0.99
+"""Share of rows answered as the original does from which a variant can hardly be refused on other rows."""
 SPARED_FLOP = 3e10
 """Work of the rows for whose sake a variant that is surely in is not scored on all: about a second of one core [FLOP]."""
 
@@ -186,6 +188,11 @@ def finish_races(
         if (candidate.variant, candidate.plan.runtime) in broken:
             run.reject("quality", candidate.variant, candidate.plan, broken[candidate.variant, candidate.plan.runtime])
     return tuple(candidate for candidate in candidates if (candidate.variant, candidate.plan.runtime) not in broken)
+
+
+def faithful(run: Run) -> frozenset[tuple[str, str]]:
+    """Variants, each with the runtime, that answered at least ``FAITHFUL`` of the selection rows as the original did."""
+    return frozenset((line.variant, line.runtime) for line in _newest(run) if line.agreement >= FAITHFUL and line.verdict != "violated")
 
 
 def _newest(run: Run) -> list[Quality]:

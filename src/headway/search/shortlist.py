@@ -20,6 +20,7 @@ def shortlist(
     *,
     size: int,
     uncompressed: Collection[str],
+    faithful: Collection[tuple[str, str]] = (),
     kinds: Mapping[str, str] | None = None,
     plans_per_kind: int = 2,
     noise: Sequence[Noise] = (),
@@ -34,7 +35,11 @@ def shortlist(
 
     Where noise or samples that disagree have widened the margin, those that it leaves undecided are kept beyond ``size``, up to ``MOST``.
 
+    What was found fast and good by looking at many on the same rows may be refused on others. So the best of those that hardly change an answer is
+    among them, too, if there is one: it stands when the faster ones fall.
+
     Args:
+        faithful: variants, each with the runtime, that answer nearly all rows as the original does.
         noise: how busy the machine was while the curves were measured.
     """
     field = _Field(all(p.served_per_s is not None for p in predictions), objective.rate_per_s, tuple(noise))
@@ -58,6 +63,9 @@ def shortlist(
         if per_kind[kind] < plans_per_kind:
             per_kind[kind] += 1
             kept.append(prediction)
+    safe = max((p for p in best if _in(p, faithful) and p.candidate.variant not in uncompressed), key=field.per_s, default=None)
+    if safe is not None and not any(_in(p, faithful) and p.candidate.variant not in uncompressed for p in kept):
+        kept.append(safe)
     plain = max((p for p in best if p.candidate.variant in uncompressed), key=field.per_s, default=None)
     if plain is not None and kept and plain is not kept[0]:
         # second in line: when time runs out, the safe candidate has been measured too
@@ -100,6 +108,10 @@ class _Field:
         if self.stated_per_s is not None:
             return self.able(prediction) and not self.surely(prediction)
         return self.per_s(prediction) >= wide * self.per_s(first)
+
+
+def _in(prediction: Prediction, pairs: Collection[tuple[str, str]]) -> bool:
+    return (prediction.candidate.variant, prediction.candidate.plan.runtime) in pairs
 
 
 def _cores(prediction: Prediction) -> int:

@@ -13,7 +13,7 @@ import pytest
 from evidence import measured, prediction, quality
 from headway.api.compared import capacities, unstable
 from headway.api.contest import Entrant, _steady, choose_entrants
-from headway.records import Candidate, Capacity, Journal, MeasurementError, Objective, Plan, Step, Variant
+from headway.records import Candidate, Capacity, Journal, MeasurementError, Objective, Plan, Prediction, Step, Variant
 
 FAST = Candidate(variant="fast", plan=Plan(runtime="openvino"))
 SLOW = Candidate(variant="slow", plan=Plan(runtime="onnx_runtime"))
@@ -96,13 +96,13 @@ class Loaded:
             for line in measured(told.candidate, [rate], [0.01], role="candidate", target="in-process"):
                 self.journal.append(line)
 
-    def entrants(self, ranking: Sequence[str], refused: Sequence[str] = ()) -> list[tuple[str, str]]:
+    def entrants(self, ranking: Sequence[str], refused: Sequence[str] = (), further: Sequence[Prediction] = ()) -> list[tuple[str, str]]:
         def passed(candidates: Sequence[Candidate], most: int) -> Iterator[Candidate]:
             return iter([candidate for candidate in candidates if candidate.variant not in refused][:most])
 
         run: Any = self
         search: Any = SimpleNamespace(ranking=[self.candidates[name] for name in ranking], guess_per_s=lambda candidate: 100.0)
-        found = choose_entrants(run, search, VARIANTS["model"], 2, VARIANTS, passed)
+        found = choose_entrants(run, search, VARIANTS["model"], 2, VARIANTS, passed, further)
         return [(entrant.role, entrant.candidate.variant) for entrant in found]
 
 
@@ -128,6 +128,16 @@ def test_the_ranking_of_the_search_breaks_ties_of_rates(tmp_path: Path) -> None:
 def test_one_that_breaks_a_guard_gives_way(tmp_path: Path) -> None:
     loaded = Loaded(tmp_path, {"a": (900, 800), "b": (500, 400), "model": (300, 250)})
     assert loaded.entrants(["a", "b", "model"], refused=["a"]) == [("finalist", "b"), ("finalist", "model"), ("naive", "model")]
+
+
+def test_when_all_that_was_loaded_is_refused_the_best_predicted_of_another_kind_takes_its_place(tmp_path: Path) -> None:
+    loaded = Loaded(tmp_path, {"a": (900, 800), "b": (500, 400), "model": (300, 250)})
+    slow, fast = prediction("a2", 105.0), prediction("c", 200.0)
+    found = loaded.entrants(["a", "b", "model"], ["a", "b"], [fast, slow])
+    assert found == [("finalist", "c"), ("finalist", "model"), ("naive", "model")]
+    assert loaded.entrants(["a", "b", "model"], ["a", "b"], [slow])[0] == ("finalist", "model"), "it would bring nothing"
+    assert loaded.entrants(["a", "b", "model"], ["a", "b", "c"], [fast])[0] == ("finalist", "model")
+    assert loaded.entrants(["a", "b", "model"], ["a"], [fast])[0] == ("finalist", "b"), "nobody is needed"
 
 
 def test_without_comparison_only_finalists_enter(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 0)
 
 def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     told = run(["--help"], capsys)
-    assert set(names(commands)) == {"demo", "doctor", "explain", "inspect", "load", "plan", "report", "serve", "tune"}
+    assert set(names(commands)) == {"demo", "doctor", "explain", "export", "inspect", "load", "plan", "report", "serve", "tune", "verify"}
     for name in names(commands):
         assert re.search(rf"^  {name} +\w.{{15}}", told, re.MULTILINE), name
 

@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Collection, Mapping
 
 from headway.api.compared import compare_roles
+from headway.api.confirming import Confirmation
 from headway.api.contest import MODEL, naive_candidate
 from headway.api.prepare import Prepared
 from headway.api.run import Run
-from headway.api.variants import Scorer
 from headway.api.vetting import Vetting
 from headway.deploy import Entry, package
 from headway.records import (
@@ -32,10 +32,11 @@ from headway.search import NAIVE, Evidence, choose, frontier, gather, noise_warn
 FALLBACKS = 2
 
 
-def conclude(run: Run, prepared: Prepared, parent: Variant, plain: Collection[str], variants: Mapping[str, Variant]) -> Summary:
-    """The Summary of the run; the choice is confirmed on the report part, which nothing has touched before."""
-    run.progress.step("confirm quality on the report part")
-    choice = _confirmed(run, prepared, parent, variants)
+def conclude(
+    run: Run, prepared: Prepared, parent: Variant, plain: Collection[str], variants: Mapping[str, Variant], confirmation: Confirmation
+) -> Summary:
+    """The Summary of the run; the choice is confirmed on the report part."""
+    choice = _confirmed(run, prepared, parent, variants, confirmation)
     evidence = gather(run.journal, run.objective.percentile, "http")
     run.progress.step("package")
     if choice.met and choice.candidate is not None:
@@ -91,9 +92,8 @@ def stage_times(run: Run) -> tuple[StageTime, ...]:
     return tuple(StageTime(stage=stage, duration_s=seconds) for stage, seconds in total.items())
 
 
-def _confirmed(run: Run, prepared: Prepared, parent: Variant, variants: Mapping[str, Variant]) -> Choice:
-    """The first choice that still stands once its quality is known on the report part."""
-    scorer = Scorer(run, prepared, "report", prepared.parts.report, parent)
+def _confirmed(run: Run, prepared: Prepared, parent: Variant, variants: Mapping[str, Variant], confirmation: Confirmation) -> Choice:
+    """The first choice that still stands once its quality, and the guards, are known on the report part."""
     vetting = Vetting(run, prepared, parent, "report", prepared.parts.report)
     while True:
         evidence = gather(run.journal, run.objective.percentile, "http")
@@ -101,9 +101,8 @@ def _confirmed(run: Run, prepared: Prepared, parent: Variant, variants: Mapping[
         mine = next((e for e in evidence if e.candidate == choice.candidate), None)
         if mine is None or mine.confirmed is not None:
             return choice
-        variant, runtime = variants[mine.candidate.variant], mine.candidate.plan.runtime
-        scorer.score(variant, runtime, race=False)
-        vetting.broken(variant, runtime)
+        confirmation.broken(mine.candidate)
+        vetting.broken(variants[mine.candidate.variant], mine.candidate.plan.runtime)
 
 
 def _package(

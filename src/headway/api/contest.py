@@ -16,7 +16,7 @@ from headway.api.trials import Subject, capacity_of, load_run
 from headway.deploy import Entry, package
 from headway.load import OPEN_STEP
 from headway.measure.over_http import OverHttp, served
-from headway.records import Candidate, Capacity, Failure, HeadwayError, LoadRun, MeasurementError, Plan, Variant
+from headway.records import Candidate, Capacity, Failure, HeadwayError, LoadRun, MeasurementError, Plan, Prediction, Variant
 from headway.search import NAIVE, Evidence, Halving, gather, shortfall
 from headway.search.choose import HEAVY
 
@@ -39,7 +39,9 @@ MODEL = "model"
 NAIVE_SHARE = 0.4
 """First guess of the naive deployment's capacity, as a share of the best uncompressed plan's."""
 Pass = Callable[[Sequence[Candidate], int], Iterator[Candidate]]
-"""``passed(candidates, most)``: the first ``most`` that break no guard."""
+"""``passed(candidates, most)``: the first ``most`` that keep their quality on the report part and break no guard."""
+WORTH = 1.1
+"""A further candidate is taken in where its predicted rate is so many times that of the best that was not refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,15 @@ def naive_candidate(parent: Variant, cores: int) -> Candidate:
     return Candidate(variant=parent.name, plan=Plan(runtime="onnx_runtime", instances=1, threads=cores, max_batch=1))
 
 
-def choose_entrants(run: Run, search: Halving, parent: Variant, cores: int, variants: Mapping[str, Variant], passed: Pass) -> list[Entrant]:
+def choose_entrants(
+    run: Run,
+    search: Halving,
+    parent: Variant,
+    cores: int,
+    variants: Mapping[str, Variant],
+    passed: Pass,
+    further: Sequence[Prediction] = (),
+) -> list[Entrant]:
     """Who goes on to real sockets, and through every round there: the best; the runner-up, of another kind if there is one, so that the report part does
     not refuse both; the best uncompressed plan, which it cannot refuse; and the naive deployment. Without ``compare`` the last one stays out, and the one
     before it where a finalist is uncompressed.
@@ -65,6 +75,8 @@ def choose_entrants(run: Run, search: Halving, parent: Variant, cores: int, vari
 
     Args:
         search: the search in-process, at its end.
+        further: compressed candidates that were not loaded in-process, best first: the first of them that passes enters when everything compressed that
+            was loaded is refused.
     """
     evidence = {e.candidate: e for e in gather(run.journal, run.objective.percentile, "in-process")}
     missing = {e.candidate: shortfall(e, run.objective) for e in evidence.values()}
@@ -81,6 +93,11 @@ def choose_entrants(run: Run, search: Halving, parent: Variant, cores: int, vari
     rest = list(dict.fromkeys([*others, *(c for c in candidates if c != first)]))
     finalists = [first, *passed(rest, FINALISTS - 1)]
     entrants = [Entrant("finalist", candidate, search.guess_per_s(candidate)) for candidate in finalists]
+    guesses = {told.candidate: told.capacity_per_s if told.served_per_s is None else told.served_per_s for told in further}
+    if first != candidates[0] and not variants[first.variant].compressed:
+        worth = [c for c, rate_per_s in guesses.items() if run.objective.rate_per_s or rate_per_s > WORTH * search.guess_per_s(first)]
+        finalists = [*passed(worth, 1), *finalists][:FINALISTS]
+        entrants = [Entrant("finalist", c, guesses[c] if c in guesses else search.guess_per_s(c)) for c in finalists]
     best = next(iter(plain), None)
     unsafe = all(variants[candidate.variant].compressed for candidate in finalists)
     if best is not None and best not in finalists and (run.config.compare or unsafe):

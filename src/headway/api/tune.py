@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from headway.api.compressing import compress
 from headway.api.conclusion import conclude, stage_times
 from headway.api.config import TuneConfig, check_words
+from headway.api.confirming import Confirmation
 from headway.api.contest import ROUNDS, choose_entrants, hold_contest
 from headway.api.curves import measure_curves, predictions
 from headway.api.loads import FINALISTS, load_shortlist
@@ -19,12 +21,12 @@ from headway.api.run import Run, open_folder
 from headway.api.variants import faithful, finish_races
 from headway.api.vetting import Vetting
 from headway.quality import asked, check_guards
-from headway.records import MeasurementError, Noise, Summary, Variant, parse_objective
+from headway.records import MeasurementError, Noise, Prediction, Summary, Variant, parse_objective
 from headway.records.journal import FILE
 from headway.search import MOST_RUNS, shortlist
 from headway.track import open_trackers
 
-SHORTLIST = 4
+SHORTLIST, FURTHER = 4, 3
 
 
 def tune(config: TuneConfig, *, resume: bool = False, progress: Progress | None = None) -> Summary:
@@ -77,11 +79,27 @@ def _stages(run: Run, prepared: Prepared) -> Summary:
     with run.stage("load", "load in-process", MOST_RUNS):
         search = load_shortlist(run, prepared, short, {name: run.folder / variant.path for name, variant in variants.items()}, plain)
     vetting = Vetting(run, prepared, parent, "selection", prepared.parts.selection)
+    confirmation = Confirmation(run, prepared, parent, variants)
     guards = len(asked(run.objective))
     with run.stage("guard", "shift and attack", FINALISTS * guards) if guards else contextlib.nullcontext():
-        entrants = choose_entrants(run, search, parent, prepared.cores, variants, lambda them, most: vetting.passed(variants, them, most))
+        entrants = choose_entrants(
+            run, search, parent, prepared.cores, variants,
+            lambda them, most: vetting.passed(variants, confirmation.passed(them), most), _further(run, expected, short, variants),
+        )  # fmt: skip
     if not run.concluded("contest"):
         with run.stage("contest", "load over HTTP", ROUNDS * len(entrants) + len(entrants)):
             hold_contest(run, prepared, entrants, variants)
     with run.stage("choose", "confirm, package, report", 3):
-        return conclude(run, prepared, parent, plain, variants)
+        return conclude(run, prepared, parent, plain, variants, confirmation)
+
+
+def _further(
+    run: Run, expected: Sequence[Prediction], short: Sequence[Prediction], variants: Mapping[str, Variant]
+) -> tuple[Prediction, ...]:
+    """The best predicted compressed plans of kinds that are not on the shortlist, one of each: for when the report part refuses all that are."""
+    loaded = {variants[told.candidate.variant].kind for told in short}
+    rest = [
+        told for told in expected if variants[told.candidate.variant].compressed and variants[told.candidate.variant].kind not in loaded
+    ]
+    kinds = {name: variant.kind for name, variant in variants.items()}
+    return shortlist(rest, run.objective, size=FURTHER, uncompressed=(), kinds=kinds, plans_per_kind=1, noise=run.journal.of(Noise))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -26,7 +26,7 @@ class Vetting:
         self._run, self._prepared, self._parent, self._part, self._dataset = run, prepared, parent, part, dataset
         self._parent_answer = remembering(self._through(parent, "onnx_runtime"))
 
-    def passed(self, variants: dict[str, Variant], candidates: Sequence[Candidate], most: int) -> Iterator[Candidate]:
+    def passed(self, variants: dict[str, Variant], candidates: Iterable[Candidate], most: int) -> Iterator[Candidate]:
         """The first ``most`` candidates that break no guard's bound; the others on the way there are rejected with the reason."""
         count = 0
         for candidate in candidates:

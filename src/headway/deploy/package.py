@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from headway import __version__
+from headway.deploy.staging import staged
 from headway.deploy.synthetic import ROWS, synthetic_inputs
 from headway.records import Bundle, BundledVariant, Environment, InputError, Objective, Plan, TensorSpec, Variant, to_json
 from headway.runtime import Session, open_session
@@ -62,7 +60,7 @@ def package(
     given = [Entry(*entry) for entry in entries]
     _check(given)
     folder = Path(folder)
-    with _staged(folder) as stage:
+    with staged(folder, MANIFEST, "a bundle") as stage:
         bundled = [_copy(stage, index, entry) for index, entry in enumerate(given)]
         inputs, outputs, specs = _golden(stage, bundled, samples, seed)
         arrays = {f"input/{key}": array for key, array in inputs.items()}
@@ -169,50 +167,3 @@ def _check_rows(entry: BundledVariant, session: Session, inputs: Mapping[str, np
             raise InputError(
                 f"package: output {name!r} of {entry.variant.name!r} must have a row for each input row ({rows}), got shape {output.shape}."
             )
-
-
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """A fresh folder beside ``folder`` that takes its place when the block ends well, and vanishes when it does not."""
-    if folder.exists() and not (folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))):
-        raise InputError(
-            f"{folder}: must be a bundle (which is then replaced), or an empty or new folder; got something else. Choose another."
-        )
-    stage: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
-        yield stage
-        _sync(stage)
-        _swap(stage, folder)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: must be writable with room for the models, got: {error.strerror or error}. Free space or choose another folder."
-        ) from error
-    finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
-
-
-def _sync(stage: Path) -> None:
-    stage.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-    for path in stage.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _swap(stage: Path, folder: Path) -> None:
-    if not folder.exists():
-        stage.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old-", dir=folder.parent))
-    try:
-        folder.rename(old / "bundle")
-        try:
-            stage.rename(folder)
-        except OSError:
-            (old / "bundle").rename(folder)
-            raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)

@@ -5,7 +5,7 @@ This room knows records and virtual time. It measures nothing and knows no runti
 
 from headway.predict.capacity import predict_capacity
 from headway.predict.gains import Gain, explain, gains
-from headway.predict.interval import predict_plan
+from headway.predict.interval import predict_engine, predict_plan
 from headway.predict.kernel import ROUTERS
 from headway.predict.queueing import (
     batch_mean_response_s,
@@ -40,6 +40,7 @@ __all__ = [
     "mm1_mean_wait_s",
     "mm1_response_percentile_s",
     "predict_capacity",
+    "predict_engine",
     "predict_plan",
     "roofline",
     "sakasegawa_wait_s",

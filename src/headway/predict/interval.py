@@ -37,6 +37,28 @@ def predict_plan(
     )
 
 
+def predict_engine(
+    curve: ServiceCurve,
+    plan: Plan,
+    objective: Objective,
+    *,
+    front_end_s: float = 0.0,
+    front_steals: bool = False,
+    refuses: bool = True,
+    seed: int = 0,
+) -> Prediction:
+    """What simulation expects of a plan behind a front end of any server, and how wrong that may be by the samples of the curve.
+
+    Args:
+        front_end_s, front_steals: as in ``simulate``.
+        refuses: whether that server looks at deadlines.
+    """
+    engine = Engine(curve, plan, objective, front_end_s=front_end_s, front_steals=front_steals, refuses=refuses, seed=seed)
+    told = expected(engine)
+    low, high = capacity_ends(engine, told.capacity_per_s)
+    return msgspec.structs.replace(told, low_per_s=low, high_per_s=high)
+
+
 def _served_per_s(bare: Engine, capacity_per_s: float, front: FrontEnd, cores: int) -> float:
     steals = bare.plan.instances * bare.plan.threads >= cores
     engine = dataclasses.replace(bare, front_end_s=front.cpu_s, front_joined_s=front.joined_s, front_steals=steals, jitter_s=front.jitter_s)

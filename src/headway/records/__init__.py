@@ -17,6 +17,7 @@ from headway.records.errors import (
     RecordError,
     Unsupported,
 )
+from headway.records.exported import ExpectedThere, Export, ServerPolicy, Verified
 from headway.records.journal import Journal, Line, read_journal
 from headway.records.latency import LatencyTable, LayerTime
 from headway.records.measured import (
@@ -69,10 +70,10 @@ from headway.records.planned import (
 
 __all__ = [
     "Autoscaling", "BatchTiming", "Bundle", "BundleError", "BundledVariant", "Calibration", "Candidate", "Capacity", "Ceilings", "Census", "Choice",
-    "Comparison", "ConfigError", "Cost", "DataError", "DataSummary", "Effect", "Environment", "Failure", "Feasible", "FleetLatency", "FleetPlan", "FrontEnd", "Frontier",
+    "Comparison", "ConfigError", "Cost", "DataError", "DataSummary", "Effect", "Environment", "ExpectedThere", "Export", "Failure", "Feasible", "FleetLatency", "FleetPlan", "FrontEnd", "Frontier",
     "FrontierPoint", "GroupQuality", "GuardResult", "HeadwayError", "InputError", "Interval", "Journal", "LatencyBudget", "LatencyTable", "LayerTime", "Line", "LoadPoint", "LoadRun",
     "MachineType", "MeasurementError", "MissingPackage", "ModelError", "Noise", "Objective", "ObjectiveError", "ObjectiveNotMet", "OperatorCost",
     "Percentile", "Placement", "Plan", "PlannedFleet", "Prediction", "PriceList", "Quality", "Record", "RecordError", "Rejection", "ReplicaFailure", "RunFinished", "RunStarted",
-    "ServiceCurve", "Setting", "SourceInspected", "StageTime", "Step", "Summary", "TensorSpec", "Trace", "Unsupported",
-    "Variant", "from_json", "parse_objective", "parse_time_s", "read_journal", "to_json", "to_plain",
+    "ServerPolicy", "ServiceCurve", "Setting", "SourceInspected", "StageTime", "Step", "Summary", "TensorSpec", "Trace", "Unsupported",
+    "Variant", "Verified", "from_json", "parse_objective", "parse_time_s", "read_journal", "to_json", "to_plain",
 ]  # fmt: skip

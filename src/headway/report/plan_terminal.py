@@ -36,6 +36,11 @@ def print_plan(console: Console, plan: FleetPlan, *, explain: bool = False) -> N
         _line(console, f"and {len(lost.rows) - MOST_LOSERS} more: --json lists all", "dim")
     for note in plan.notes:
         _line(console, f"! {note}", "yellow")
+    _line(
+        console,
+        f"next: headway plan ... --json > plan.json, then headway export {plan.fleets[0].run} --to TARGET DIR --plan plan.json",
+        "dim",
+    )
 
 
 def print_budgets(console: Console, plan: FleetPlan) -> None:

@@ -1,7 +1,7 @@
 """An export behind its real server: answers, SLO capacity predicted and measured, and what a request costs beside the model.
 
     python benchmarks/exports triton [--only digits] [--rounds 2]    # about 6 minutes a round for digits, 12 for vision
-    python benchmarks/exports front                                  # CPU of a request by its size, behind Triton's Python backend; 4 minutes
+    python benchmarks/exports front                                  # CPU of a request by its size, behind Triton's Python backend; 8 minutes
     python benchmarks/exports table
 
 Appends to ``results.jsonl``; ``--quick`` shows that everything works, into ``quick.jsonl`` of the work folder. The server sits on one core and the
@@ -34,11 +34,14 @@ sys.path += [str(HERE.parent / room) for room in ("prediction", "compression", "
 from behind_triton import PATIENT_S, checked, exported, front, full, nothing_like, nothing_model, started  # noqa: E402
 from cases import Bench, prepare  # noqa: E402
 from lines import Lines  # noqa: E402
+from models import onnx_file  # noqa: E402
+from models import rows as tiny_rows  # noqa: E402
 from served import Target, both, curve  # noqa: E402
 from tables import table  # noqa: E402
 
 from headway.deploy.targets.triton import BATCH_S, HALF  # noqa: E402
 from headway.load import find_capacity, summarise  # noqa: E402
+from headway.measure.rows import Feeds  # noqa: E402
 from headway.predict import predict_capacity  # noqa: E402
 from headway.records import LoadPoint, Objective, Plan, ServiceCurve  # noqa: E402
 
@@ -58,6 +61,8 @@ START = 0.7
 SIZES, BATCHES = (256, 16_384, 150_528), (1, 4, 16, 64)
 """Numbers in a request (the last are those of an image of 224 by 224 in three colours), and largest batches."""
 OUTPUTS = 10
+LIGHT = "tiny"
+"""A model of benchmarks/serving whose weights fill the caches; it is none of those whose capacity is predicted."""
 FULL_S = 4.0
 
 Line = dict[str, Any]
@@ -143,24 +148,30 @@ def measured_capacity(load: Target, start_per_s: float, objective: Objective, tr
 
 
 def fronts(quick: bool) -> Iterator[Line]:
-    """What a request costs beside the model at full load, by its size and by the largest batch."""
+    """What a request costs beside the model at full load: by its size with a model that takes no time, and with one that fills the caches."""
     for size in SIZES[:1] if quick else SIZES:
         inputs = {"x": np.ones((4, size), np.float32)}
-        for most in BATCHES[:1] if quick else BATCHES:
-            plan = Plan(runtime="onnx_runtime", max_batch=most)
-            with tempfile.TemporaryDirectory(prefix="exports-") as name:
-                nothing = nothing_model(Path(name) / "nothing.onnx", inputs, {"y": np.zeros((1, OUTPUTS), np.float32)})
-                with started(exported(Path(name), nothing, plan, inputs, PATIENT_S), inputs) as held:
-                    found = full(held, 1.0 if quick else FULL_S, 0)
-            told = {f"{part}_s": seconds for part, seconds in found.cpu_s.items()}
-            yield {
-                "stage": "front",
-                "bytes": 4 * (size + OUTPUTS),
-                "max_batch": most,
-                "batch": found.batch,
-                "rate_per_s": found.rate_per_s,
-                **told,
-            }
+        with tempfile.TemporaryDirectory(prefix="exports-") as name:
+            nothing = nothing_model(Path(name) / "nothing.onnx", inputs, {"y": np.zeros((1, OUTPUTS), np.float32)})
+            yield from beside("nothing", nothing, inputs, quick)
+    yield from beside(LIGHT, onnx_file(LIGHT), {"x": tiny_rows()}, quick)
+
+
+def beside(model: str, file: Path, inputs: Feeds, quick: bool) -> Iterator[Line]:
+    """A line for each largest batch; ``model_s`` is the model's own time of a request, by its service curve."""
+    seconds = 0.1 if quick else AROUND_S
+    for most in BATCHES[:1] if quick else BATCHES:
+        plan = Plan(runtime="onnx_runtime", max_batch=most)
+        with tempfile.TemporaryDirectory(prefix="exports-") as name:
+            with started(exported(Path(name), file, plan, inputs, PATIENT_S), inputs) as held:
+                before = curve(file, plan, inputs, seconds)
+                found = full(held, 1.0 if quick else FULL_S, 0)
+                around = both(before, curve(file, plan, inputs, seconds))
+        yield {
+            "stage": "front", "model": model, "bytes": sum(array[:1].nbytes for array in inputs.values()) + 4 * OUTPUTS, "max_batch": most,
+            "batch": found.batch, "rate_per_s": found.rate_per_s, "server_s": found.cpu_s["server"], "stub_s": found.cpu_s["stub"],
+            "model_s": around.tau_s(max(1, round(found.batch))) / found.batch,
+        }  # fmt: skip
 
 
 def say(text: str) -> None:

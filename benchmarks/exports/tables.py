@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -38,11 +38,12 @@ def table(lines: list[Line]) -> str:
             ],
         ),
         _markdown(
-            ("bytes of a request", "largest batch", "mean batch", "requests/s", "CPU a request [us]", "of it the Python process"),
+            ("model", "bytes of a request", "largest batch", "mean batch", "requests/s", "CPU a request beside the model [us]", "Python process [us]"),
             [
                 (
-                    str(line["bytes"]), str(line["max_batch"]), f"{line['batch']:.3g}", f"{line['rate_per_s']:.4g}", f"{_cpu_s(line) * 1e6:.3g}",
-                    f"{line['stub_s'] / _cpu_s(line):.0%}",
+                    line["model"], str(line["bytes"]), str(line["max_batch"]), f"{line['batch']:.3g}", f"{line['rate_per_s']:.4g}",
+                    f"{_cpu_s(line) * 1e6:.3g}",
+                    f"{(line['stub_s'] - line['model_s']) * 1e6:.3g}",
                 )
                 for line in fronts
             ],
@@ -55,22 +56,30 @@ def table(lines: list[Line]) -> str:
             f"SLO capacity as exported: median absolute error {middle:.0%}, largest {worst['stated_per_s']:.0%}; "
             f"largest by batch {worst['batched_per_s']:.0%}, with the front end as measured here {worst['predicted_per_s']:.0%}."
         )
-    if len(fronts) > 2:
+    if {line["model"] for line in fronts} > {"nothing"} and len({line["bytes"] for line in fronts}) > 2:
         request, batch, byte = _fitted(fronts)
         parts.append(f"Fitted: {request * 1e6:.3g} us a request, {batch * 1e6:.3g} us a batch, {byte * 1e9:.2g} ns a byte.")
     return "\n\n".join(part for part in parts if part)
 
 
 def _cpu_s(line: Line) -> float:
-    return float(line["server_s"] + line["stub_s"])
+    """Of a request, beside the model [s]."""
+    return float(line["server_s"] + line["stub_s"] - line["model_s"])
 
 
 def _fitted(lines: list[Line]) -> tuple[float, float, float]:
-    """CPU time of a request, of a batch and of a byte [s], by least squares on relative errors."""
+    """CPU time of a request and of a batch, beside a model that fills the caches; and of a byte, beside one that takes no time [s]."""
+    *_, byte = _least([line for line in lines if line["model"] == "nothing"], lambda line: (1.0, 1 / line["batch"], line["bytes"]))
+    real = [line for line in lines if line["model"] != "nothing"]
+    request, batch = _least(real, lambda line: (1.0, 1 / line["batch"]))
+    return request - byte * real[0]["bytes"], batch, byte
+
+
+def _least(lines: list[Line], terms: Callable[[Line], tuple[float, ...]]) -> list[float]:
+    """The factors of the terms whose sum is the CPU time of a request, by least squares on relative errors [s]."""
     cpu_s = np.array([_cpu_s(line) for line in lines])
-    made = np.array([[1.0, 1 / line["batch"], line["bytes"]] for line in lines]) / cpu_s[:, None]
-    request, batch, byte = np.linalg.lstsq(made, np.ones(len(lines)), rcond=None)[0]
-    return float(request), float(batch), float(byte)
+    made = np.array([terms(line) for line in lines]) / cpu_s[:, None]
+    return np.linalg.lstsq(made, np.ones(len(lines)), rcond=None)[0].tolist()
 
 
 def error(line: Line, name: str) -> float:

@@ -7,7 +7,7 @@ near the sum of the ladders and not their product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from headway.compress import MENDING, NARROWING_ORDER, get
@@ -38,6 +38,8 @@ class Tried:
 
 
 Attempt = Callable[[Recipe], Tried]
+Climb = Generator[Sequence[Recipe], Sequence[Tried], list[Tried]]
+"""Yields recipes to be tried, is sent what came of them, and gives all that it tried at its end. Several do not depend on each other."""
 
 
 def explore(singles: Sequence[Recipe], step: Step | None, attempt: Attempt) -> list[Tried]:
@@ -49,18 +51,42 @@ def explore(singles: Sequence[Recipe], step: Step | None, attempt: Attempt) -> l
     One rung of each technique goes first, the harshest of a narrowing one, the mildest of a reducing one: where time is short, one of each kind
     has been seen, and what is fastest if it holds.
     """
+    once = _remembering(attempt)
+    for recipe in firsts(singles):
+        once(recipe)
+    return [one for climb in climbs(singles, step) for one in followed(climb, once)]
+
+
+def firsts(singles: Sequence[Recipe]) -> list[Recipe]:
+    """One rung of each technique."""
+    return [rungs[0] if reduces(name) else rungs[-1] for name, rungs in _ladders(singles).items() if "+" not in name]
+
+
+def climbs(singles: Sequence[Recipe], step: Step | None) -> list[Climb]:
+    """How each technique's rungs are tried."""
+    return [
+        _climb(rungs, step) if "+" not in name and reduces(name) else _all(rungs, step if "+" not in name else None)
+        for name, rungs in _ladders(singles).items()
+    ]
+
+
+def _ladders(singles: Sequence[Recipe]) -> dict[str, list[Recipe]]:
+    """Rungs by technique."""
     ladders: dict[str, list[Recipe]] = {}
     for recipe in singles:
         own = [one.technique for one in recipe if get(one.technique).HARSHNESS > 0]
         ladders.setdefault("+".join(own), []).append(recipe)
-    once = _remembering(attempt)
-    for name, rungs in ladders.items():
-        if "+" not in name:
-            once(rungs[0] if reduces(name) else rungs[-1])
-    tried: list[Tried] = []
-    for name, rungs in ladders.items():
-        tried += _climb(rungs, step, once) if "+" not in name and reduces(name) else _all(rungs, step if "+" not in name else None, once)
-    return tried
+    return ladders
+
+
+def followed(climb: Climb, attempt: Attempt) -> list[Tried]:
+    """All that a climb tried, each recipe attempted when it is asked for."""
+    try:
+        wanted = next(climb)
+        while True:
+            wanted = climb.send([attempt(recipe) for recipe in wanted])
+    except StopIteration as end:
+        return list(end.value)
 
 
 def _remembering(attempt: Attempt) -> Attempt:
@@ -76,39 +102,45 @@ def _remembering(attempt: Attempt) -> Attempt:
     return once
 
 
-def _climb(rungs: Sequence[Recipe], step: Step | None, attempt: Attempt) -> list[Tried]:
+def _climb(rungs: Sequence[Recipe], step: Step | None) -> Climb:
     tried: list[Tried] = []
     for recipe in rungs:
-        tried.append(attempt(recipe))
+        tried += yield [recipe]
         if step is not None and tried[-1].variant is not None and not tried[-1].alive:
-            tried.append(attempt((*recipe, step)))
+            tried += yield [(*recipe, step)]
         if not tried[-1].alive:
             break
     return tried
 
 
-def _all(rungs: Sequence[Recipe], step: Step | None, attempt: Attempt) -> list[Tried]:
-    tried = [attempt(recipe) for recipe in rungs]
+def _all(rungs: Sequence[Recipe], step: Step | None) -> Climb:
+    tried = list((yield rungs))
     made = [one for one in tried if one.variant is not None]
     if step is not None and made and not any(one.alive for one in made):
-        tried.append(attempt((*max(made, key=lambda one: one.agreement).recipe, step)))
+        tried += yield [(*max(made, key=lambda one: one.agreement).recipe, step)]
     return tried
 
 
 def compose(tried: Sequence[Tried], step: Step | None, attempt: Attempt) -> list[Tried]:
     """The smallest survivor of each reducing technique, narrowed in each way that survived alone; mended where that is needed and can be."""
+    return [one for climb in compositions(tried, step) for one in followed(climb, attempt)]
+
+
+def compositions(tried: Sequence[Tried], step: Step | None) -> list[Climb]:
+    """How each of those pairs is tried."""
     bases = [min(rungs, key=lambda rung: rung.variant.flop if rung.variant else 0) for rungs in _survivors(tried, reducing=True)]
     narrowings: list[Recipe] = []
     for rungs in _survivors(tried, reducing=False):
         nearest, harshest = max(rungs, key=lambda rung: rung.agreement).steps, rungs[-1].steps
         narrowings += [nearest] if nearest == harshest else [nearest, harshest]
-    composed: list[Tried] = []
-    for base in bases:
-        for narrowing in narrowings:
-            composed.append(attempt((*base.recipe, *narrowing)))
-            if step is not None and composed[-1].variant is not None and not composed[-1].alive:
-                composed.append(attempt((*base.recipe, *narrowing, step)))
-    return composed
+    return [_mended((*base.recipe, *narrowing), step) for base in bases for narrowing in narrowings]
+
+
+def _mended(recipe: Recipe, step: Step | None) -> Climb:
+    tried = list((yield [recipe]))
+    if step is not None and tried[-1].variant is not None and not tried[-1].alive:
+        tried += yield [(*recipe, step)]
+    return tried
 
 
 def _survivors(tried: Sequence[Tried], *, reducing: bool) -> list[list[Tried]]:

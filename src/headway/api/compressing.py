@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from headway.api.composing import Attempt, Tried, compose, explore, narrows
+from headway.api.composing import Climb, Recipe, Tried, climbs, compose, compositions, explore, firsts, followed, narrows
 from headway.api.curves import curve_of
+from headway.api.foreseen import Foreseen, tried_elsewhere
 from headway.api.layer_times import with_layer_times
 from headway.api.prepare import Prepared, Source
 from headway.api.refining import Explored, first_scores, made_before, refine
 from headway.api.run import Run
 from headway.api.variants import Scored, Scorer, all_recipes, consider, make_variant, plain_recipes
+from headway.api.workpiece import Shop, torch_threads, worked
 from headway.compress import mending
 from headway.records import ModelError, Step, Variant
 from headway.search import splits
@@ -35,26 +40,32 @@ def compress(run: Run, prepared: Prepared) -> tuple[Variant, list[Scored]]:
     kept = _export_routes(run, prepared, alive) | {source.name for source in prepared.sources if source.teacher is not None}
     alive = [scored for scored in alive if scored.variant.source in kept]
     explored = []
-    for source in (source for source in prepared.sources if source.name in kept):
-        rivals = [scored for scored in alive if scored.variant.source == source.name]
-        explored.append(_explore(run, with_layer_times(run, prepared, source, rivals), scorer, source))
-    refine(run, explored)
+    with contextlib.ExitStack() as open_until_refined:
+        for source in (source for source in prepared.sources if source.name in kept):
+            rivals = [scored for scored in alive if scored.variant.source == source.name]
+            explored.append(_explore(run, with_layer_times(run, prepared, source, rivals), scorer, source, open_until_refined))
+        refine(run, explored)
     return scorer.parent, alive + [scored for one in explored for scored in one.alive]
 
 
-def _explore(run: Run, prepared: Prepared, scorer: Scorer, source: Source) -> Explored:
+def _explore(run: Run, prepared: Prepared, scorer: Scorer, source: Source, stack: contextlib.ExitStack) -> Explored:
     """Every rung of every technique; then what training can mend; then what survived, put together."""
     alive: list[Scored] = []
+    foreseen = stack.enter_context(foreseeing(run, prepared, scorer, source))
 
     def attempt(recipe: tuple[Step, ...]) -> Tried:
-        if (run.spent("compress") or run.concluded("compress")) and not made_before(run, source, recipe):
+        known = made_before(run, source, recipe)
+        if (run.spent("compress") or run.concluded("compress")) and not known:
             run.leave_out("recipes", f"{' + '.join(map(str, recipe))} on {source.name}")
             return Tried(recipe, None, 0, 0.0)
-        variant = make_variant(run, prepared, source, recipe)
-        if variant is None:
-            return Tried(recipe, None, 0, 0.0)
-        run.progress.step(variant.name)
-        scored = consider(run, prepared, scorer, variant)
+        piece = None if known else foreseen.take(recipe)
+        with run.place.holding(alone=False) if piece is None else contextlib.nullcontext():
+            variant = make_variant(run, prepared, source, recipe, piece)
+            if variant is None:
+                return Tried(recipe, None, 0, 0.0)
+            if piece is None:
+                run.progress.step(variant.name)
+            scored = consider(run, prepared, scorer, variant, piece)
         alive.extend(scored)
         seen = [quality.agreement for quality in first_scores(run, variant)]
         return Tried(recipe, variant, len(scored), max(seen, default=0.0))
@@ -65,31 +76,54 @@ def _explore(run: Run, prepared: Prepared, scorer: Scorer, source: Source) -> Ex
     singles = [recipe for recipe in everything if not all(step.technique == "fold" for step in recipe)]
     if source.teacher is not None:
         if lessons:
-            _teach(everything, lessons[-1], attempt)
+            foreseen.foresee([_teaching(everything, lessons[-1])])
+            followed(_teaching(everything, lessons[-1]), attempt)
         return Explored(prepared, source, (), alive, attempt, None)
     step = lessons[0] if lessons else None
+    foreseen.foresee([_at_once(firsts(singles)), *climbs(singles, step)])
     tried = explore(singles, step, attempt)
+    foreseen.foresee(compositions(tried, step))
     tried += compose(tried, step, attempt)
     return Explored(prepared, source, tuple(tried), alive, attempt, step)
 
 
-def _teach(everything: Sequence[tuple[Step, ...]], lesson: Step, attempt: Attempt) -> None:
+@contextlib.contextmanager
+def foreseeing(run: Run, prepared: Prepared, scorer: Scorer, source: Source) -> Iterator[Foreseen]:
+    """What may be made of one source before it is asked for, where the run has more machines than this one."""
+
+    def shop() -> Shop:
+        context = prepared.contexts[source.name]
+        return Shop(source.name, source.model, context, scorer.judge, prepared.runtimes, prepared.environment, torch_threads())
+
+    with tempfile.TemporaryDirectory(prefix="headway-") as name:
+        folder = Path(name)
+        with run.place.ahead(worked, shop, alone=False, brief=tried_elsewhere, keep=lambda piece: piece.aside(folder)) as ahead:
+            yield Foreseen(run, source, ahead)
+
+
+def _at_once(recipes: Sequence[Recipe]) -> Climb:
+    """Recipes that are tried whatever comes of each."""
+    return list((yield recipes))
+
+
+def _teaching(everything: Sequence[Recipe], lesson: Step) -> Climb:
     """The student after its lesson; then that one narrowed by every rung, each alone."""
     learned = (*(step for step in everything[-1] if step.technique == "fold"), lesson)
-    if not attempt(learned).alive:
-        return
-    for recipe in everything:
-        own = tuple(step for step in recipe if step.technique != "fold")
-        if own and narrows(own[0].technique):
-            attempt((*learned, *own))
+    tried = list((yield [learned]))
+    if not tried[0].alive:
+        return tried
+    own = [tuple(step for step in recipe if step.technique != "fold") for recipe in everything]
+    tried += yield [(*learned, *steps) for steps in own if steps and narrows(steps[0].technique)]
+    return tried
 
 
 def _try(run: Run, prepared: Prepared, scorer: Scorer, source: Source, recipe: tuple[Step, ...]) -> list[Scored]:
-    variant = make_variant(run, prepared, source, recipe)
-    if variant is None:
-        return []
-    run.progress.step(variant.name)
-    return consider(run, prepared, scorer, variant)
+    with run.place.holding(alone=False):
+        variant = make_variant(run, prepared, source, recipe)
+        if variant is None:
+            return []
+        run.progress.step(variant.name)
+        return consider(run, prepared, scorer, variant)
 
 
 def _scorer(run: Run, prepared: Prepared, bases: list[Variant]) -> Scorer:

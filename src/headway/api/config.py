@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from headway.api.placing import check_place
 from headway.data import ImageSettings
 from headway.discovery import Found
 from headway.load.arriving import parse_arrivals
@@ -38,6 +39,7 @@ class TuneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         track: names of trackers.
         images: for a folder of images, how pixels become numbers: a table with ``scale``, ``mean``, ``std``, ``crop``, ``size``.
         compare: whether to measure the naive deployment and the best uncompressed plan over HTTP beside the winner.
+        on: where work is done besides this process: ``ray``, ``ray:HOST:PORT`` or ``ray://HOST:PORT``; empty: nowhere.
     """
 
     models: tuple[str, ...] = ()
@@ -55,6 +57,7 @@ class TuneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     track: tuple[str, ...] = ()
     images: ImageSettings | None = None
     compare: bool = True
+    on: str = ""
 
     @property
     def budget_s(self) -> float | None:
@@ -137,10 +140,11 @@ def check_words(config: TuneConfig, objective: Objective) -> None:
     """Nothing; what can be known to be wrong before a model is read is refused here, before anything is written.
 
     Raises:
-        ConfigError: the budget is no duration, or the arrival process or a tracker is not known.
+        ConfigError: the budget is no duration, ``on`` is no place, or the arrival process or a tracker is not known.
     """
     if config.budget:
         parse_duration(config.budget, "budget")
+    check_place(config.on)
     parse_arrivals(objective.arrivals)
     for name in config.track:
         known_name("tracker", name, tracker_names())

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from headway.api.placing import Ahead
 from headway.api.prepare import Prepared
 from headway.api.run import Run
 from headway.api.variants import Scored
+from headway.cluster.tuning_work import Asking, Job
 from headway.deploy import Entry, package
 from headway.measure.curve import measure_curve
 from headway.measure.environment import Watch, noise_ratio
 from headway.measure.front_end import measure_front_end, null_graph
-from headway.measure.rows import rows
+from headway.measure.rows import Feeds, rows
 from headway.measure.scoring import answers
 from headway.predict import predict_plan
-from headway.records import Candidate, Failure, FrontEnd, HeadwayError, Noise, Objective, Plan, Prediction, Quality, ServiceCurve, Variant
+from headway.records import (
+    Candidate,
+    Failure,
+    FrontEnd,
+    HeadwayError,
+    MeasurementError,
+    Noise,
+    Objective,
+    Plan,
+    Prediction,
+    Quality,
+    ServiceCurve,
+    Variant,
+)
 from headway.search import batch_sizes, plans_for, splits
 
 LARGEST_BATCH = 32
@@ -36,26 +53,47 @@ FAR_BEHIND = 0.5
 """A variant with less than this share of the best one's capacity on one core, and no better quality, is not measured further."""
 
 
-def curve_of(run: Run, prepared: Prepared, scored: Scored, split: tuple[int, int]) -> ServiceCurve | None:
-    """The curve of one variant, runtime and split: measured, or found in the journal; none when it failed (recorded)."""
-    name, runtime = scored.variant.name, scored.runtime
+def curve_of(run: Run, prepared: Prepared, scored: Scored, split: tuple[int, int], ahead: Ahead | None = None) -> ServiceCurve | None:
+    """The curve of one variant, runtime and split: measured, or found in the journal; none when it failed (recorded).
+
+    Args:
+        ahead: where it may have been measured before it is asked for; none: it is measured by this process.
+    """
     old = _known(run, scored, split)
     if old is not None:
         return old
-    plan = Plan(runtime=runtime, instances=split[0], threads=split[1])
-    if any(f.stage == "curve" and f.variant == name and f.plan == plan for f in run.journal.of(Failure)):
+    name, plan = scored.variant.name, _plan(scored, split)
+    if _failed(run, scored, split):
         return None
-    bound = run.objective.latency_s
-    stop_above_s = SLOWEST_BATCH_S if bound is None else min(SLOWEST_BATCH_S, bound)
     try:
-        curve = measure_curve(
-            run.folder / scored.variant.path, name, plan, prepared.parts.selection.inputs, batches=batch_sizes(LARGEST_BATCH),
-            seconds_a_batch=SECONDS_A_BATCH, stop_above_s=stop_above_s,
-        )  # fmt: skip
+        told: Timed | None = ahead.take(_job(run, scored, split)) if ahead is not None else None
+        if told is not None and told.curve is None:
+            raise MeasurementError(told.error)
+        if told is not None and told.curve is not None:
+            return run.add(told.curve)
+        with run.place.holding(alone=True):
+            curve = measure_curve(
+                run.folder / scored.variant.path, name, plan, prepared.parts.selection.inputs, batches=batch_sizes(LARGEST_BATCH),
+                seconds_a_batch=SECONDS_A_BATCH, stop_above_s=_stop_above_s(run),
+            )  # fmt: skip
     except HeadwayError as error:
         run.add(Failure(stage="curve", variant=name, plan=plan, reason=str(error)))
         return None
     return run.add(curve)
+
+
+def _plan(scored: Scored, split: tuple[int, int]) -> Plan:
+    return Plan(runtime=scored.runtime, instances=split[0], threads=split[1])
+
+
+def _stop_above_s(run: Run) -> float:
+    bound = run.objective.latency_s
+    return SLOWEST_BATCH_S if bound is None else min(SLOWEST_BATCH_S, bound)
+
+
+def _failed(run: Run, scored: Scored, split: tuple[int, int]) -> bool:
+    plan = _plan(scored, split)
+    return any(f.stage == "curve" and f.variant == scored.variant.name and f.plan == plan for f in run.journal.of(Failure))
 
 
 def _known(run: Run, scored: Scored, split: tuple[int, int]) -> ServiceCurve | None:
@@ -63,50 +101,117 @@ def _known(run: Run, scored: Scored, split: tuple[int, int]) -> ServiceCurve | N
     return next((old for old in run.journal.of(ServiceCurve) if (old.variant, old.runtime, old.instances, old.threads) == wanted), None)
 
 
+@dataclass(frozen=True)
+class Timed:
+    """A curve measured on some machine, and how busy that was with other work meanwhile (as in ``Noise``); or why there is none."""
+
+    curve: ServiceCurve | None
+    error: str
+    noise: Noise
+
+
+def timed(inputs: Feeds, item: tuple[str, Plan, float], file: Path | None) -> Timed:
+    """One curve, measured where this runs: the variant's name, its plan, and the time of a batch at which to stop [s]."""
+    name, plan, stop_above_s = item
+    assert file is not None
+    curve, error = None, ""
+    with Watch() as watch:
+        try:
+            curve = measure_curve(
+                file, name, plan, inputs, batches=batch_sizes(LARGEST_BATCH), seconds_a_batch=SECONDS_A_BATCH, stop_above_s=stop_above_s
+            )
+        except HeadwayError as refused:
+            error = str(refused)
+    return Timed(
+        curve,
+        error,
+        Noise(stage=STAGE, noise_ratio=noise_ratio(), steal_fraction=watch.steal_fraction, others_fraction=watch.others_fraction),
+    )
+
+
+def _job(run: Run, scored: Scored, split: tuple[int, int]) -> Job:
+    plan = _plan(scored, split)
+    return Job(f"{scored.variant.name} {plan}", (scored.variant.name, plan, _stop_above_s(run)), run.folder / scored.variant.path)
+
+
 def measure_curves(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> list[tuple[Scored, ServiceCurve]]:
     """Curves of all living variants: first on one core, which drops those far behind; then on every split. How noisy the machine was is recorded."""
-    with _noise_recorded(run):
-        return _measured(run, prepared, alive)
+    elsewhere: list[Noise] = []
+
+    def kept(told: Timed) -> Timed:
+        elsewhere.append(told.noise)
+        return told
+
+    inputs = prepared.parts.selection.inputs
+    with (
+        _noise_recorded(run, elsewhere),
+        run.place.ahead(timed, lambda: inputs, alone=True, brief=lambda told: told.error, keep=kept) as ahead,
+    ):
+        return _measured(run, prepared, alive, ahead)
 
 
 @contextlib.contextmanager
-def _noise_recorded(run: Run) -> Iterator[None]:
-    """A Noise for what is measured in the block; none when a resumed run measures nothing more."""
+def _noise_recorded(run: Run, elsewhere: Sequence[Noise]) -> Iterator[None]:
+    """A Noise for what is measured in the block; none when a resumed run measures nothing more.
+
+    Args:
+        elsewhere: what was seen where curves were measured by other processes. This one would count their work as noise.
+    """
     known = len(run.journal.of(ServiceCurve))
     ratio = noise_ratio()
     with Watch() as watch:
         yield
     concluded = run.journal.last(Noise) is not None or run.journal.last(Prediction) is not None
     if len(run.journal.of(ServiceCurve)) > known or not concluded:
-        run.add(
-            Noise(
-                stage=STAGE, noise_ratio=max(ratio, noise_ratio()), steal_fraction=watch.steal_fraction, others_fraction=watch.others_fraction,
-            )
-        )  # fmt: skip
+        own = Noise(
+            stage=STAGE, noise_ratio=max(ratio, noise_ratio()), steal_fraction=watch.steal_fraction, others_fraction=watch.others_fraction
+        )
+        run.add(_together(elsewhere) if elsewhere else own)
 
 
-def _measured(run: Run, prepared: Prepared, alive: Sequence[Scored]) -> list[tuple[Scored, ServiceCurve]]:
+def _together(seen: Sequence[Noise]) -> Noise:
+    """The worst ratio, and shares on the average: every curve took about the same time."""
+    return Noise(
+        stage=STAGE, noise_ratio=max(noise.noise_ratio for noise in seen),
+        steal_fraction=statistics.fmean(noise.steal_fraction for noise in seen), others_fraction=statistics.fmean(noise.others_fraction for noise in seen),
+    )  # fmt: skip
+
+
+def _measured(run: Run, prepared: Prepared, alive: Sequence[Scored], ahead: Ahead) -> list[tuple[Scored, ServiceCurve]]:
     first, *others = splits(prepared.cores)
     measured: list[tuple[Scored, ServiceCurve]] = []
+    _foresee(run, ahead, [(scored, first) for scored in alive])
     for scored in alive:
         run.progress.step(f"{scored.variant.name} on {scored.runtime}")
         if _over(run, scored, first) and measured:
             run.leave_out("service curves", f"{scored.variant.name} on {scored.runtime}")
             continue
-        curve = curve_of(run, prepared, scored, first)
+        curve = curve_of(run, prepared, scored, first, ahead)
         if curve is not None:
             measured.append((scored, curve))
     worth = [scored for scored, _ in _worth(run, measured)]
+    _foresee(run, ahead, [(scored, split) for split in others for scored in worth])
     for split in others:
         for scored in worth:
             run.progress.step(f"{scored.variant.name} on {scored.runtime}, {split[0]}x{split[1]}")
             if _over(run, scored, split):
                 run.leave_out("service curves", f"{scored.variant.name} on {scored.runtime} {split[0]}x{split[1]}")
                 continue
-            curve = curve_of(run, prepared, scored, split)
+            curve = curve_of(run, prepared, scored, split, ahead)
             if curve is not None:
                 measured.append((scored, curve))
     return [(scored, curve) for scored, curve in measured if scored in worth]
+
+
+def _foresee(run: Run, ahead: Ahead, wanted: Sequence[tuple[Scored, tuple[int, int]]]) -> None:
+    """Take note of curves that will be asked for, those that the journal does not hold."""
+    missing = [(scored, split) for scored, split in wanted if _known(run, scored, split) is None and not _failed(run, scored, split)]
+    if missing and not (run.spent(STAGE) or run.concluded(STAGE)):
+        ahead.foresee([_asked([_job(run, scored, split) for scored, split in missing])])
+
+
+def _asked(jobs: Sequence[Job]) -> Asking:
+    yield jobs
 
 
 def _over(run: Run, scored: Scored, split: tuple[int, int]) -> bool:
@@ -198,7 +303,9 @@ def _front_end(run: Run, prepared: Prepared, source: str, scored: Scored, mu_per
                 environment=prepared.environment, samples=rows(inputs, 0, 4),
             )  # fmt: skip
             arguments = ("headway", "serve", "--json", str(Path(folder) / "bundle"), "--http", "127.0.0.1:0", "--deadline", "none")
-            return run.add(measure_front_end(arguments, NULL, inputs, source=source, rate_per_s=mu_per_s / 2, seed=run.config.seed))
+            with run.place.holding(alone=True):
+                front = measure_front_end(arguments, NULL, inputs, source=source, rate_per_s=mu_per_s / 2, seed=run.config.seed)
+            return run.add(front)
     except HeadwayError as error:
         run.add(Failure(stage="predict", variant=source, plan=plan, reason=f"its front end could not be measured: {error}"))
         return None

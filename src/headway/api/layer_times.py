@@ -52,7 +52,9 @@ def _measured(
     run.progress.step(f"time the layers of {source.name} on {runtime}")
     try:
         queries = layer_queries(cleaned, context.samples)
-        return run.add(latency_table(queries, Plan(runtime=runtime), digest=cleaned.digest, seconds=SECONDS))
+        with run.place.holding(alone=True):
+            table = latency_table(queries, Plan(runtime=runtime), digest=cleaned.digest, seconds=SECONDS)
+        return run.add(table)
     except HeadwayError as error:
         run.add(Failure(stage="layers", variant=source.name, plan=Plan(runtime=runtime), reason=str(error)))
         return None

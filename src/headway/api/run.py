@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from headway.api.config import TuneConfig
+from headway.api.placing import Here, Place
 from headway.api.progress import Progress
 from headway.records import BundleError, InputError, Journal, Objective, Plan, Record, Rejection, RunStarted, StageTime
 from headway.track import Trackers
@@ -32,6 +33,7 @@ class Run:
     trackers: Trackers
     began_s: float = field(default_factory=time.monotonic)
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    place: Place = field(default_factory=Here)
 
     def add(self, record: R) -> R:
         """Write one record; gives it back."""
@@ -113,7 +115,7 @@ def check_same(old: RunStarted, new: RunStarted) -> None:
     Raises:
         BundleError: objective, sources, data, seed or options differ; the message names the first that does.
     """
-    ignored = {"budget", "track", "out"}
+    ignored = {"budget", "track", "out", "on"}
     for what, before, now in (
         ("objective", str(old.objective), str(new.objective)),
         ("model", old.sources, new.sources),

@@ -15,6 +15,7 @@ from headway.api.confirming import Confirmation
 from headway.api.contest import ROUNDS, choose_entrants, hold_contest
 from headway.api.curves import measure_curves, predictions
 from headway.api.loads import FINALISTS, load_shortlist
+from headway.api.placing import open_place
 from headway.api.prepare import Prepared, begin, estimate, prepare
 from headway.api.progress import Progress, Silent
 from headway.api.run import Run, open_folder
@@ -41,24 +42,25 @@ def tune(config: TuneConfig, *, resume: bool = False, progress: Progress | None 
     progress = progress or Silent()
     objective = parse_objective(config.slo)
     check_words(config, objective)
-    progress.stage("load", 1)
-    prepared = prepare(config)
-    check_guards(objective, prepared.metric, prepared.dataset)
-    folder = Path(config.out or f"runs/{prepared.sources[0].model.name}")
-    journal = open_folder(folder, resume=resume)
-    trackers = open_trackers(config.track, folder, msgspec.to_builtins(config))
-    run = Run(folder, config, objective, journal, progress, trackers)
-    try:
-        summary = _stages(run, prepared)
-    finally:
-        trackers.close()
-        journal.release()
-    return msgspec.structs.replace(summary, stages=stage_times(run), warnings=(*trackers.warnings, *summary.warnings))
+    with contextlib.closing(open_place(config.on, progress)) as place:
+        progress.stage("load", 1)
+        prepared = prepare(config)
+        check_guards(objective, prepared.metric, prepared.dataset)
+        folder = Path(config.out or f"runs/{prepared.sources[0].model.name}")
+        journal = open_folder(folder, resume=resume)
+        trackers = open_trackers(config.track, folder, msgspec.to_builtins(config))
+        run = Run(folder, config, objective, journal, progress, trackers, place=place)
+        try:
+            summary = _stages(run, prepared)
+        finally:
+            trackers.close()
+            journal.release()
+    return msgspec.structs.replace(summary, stages=stage_times(run), warnings=(*trackers.warnings, *place.notes, *summary.warnings))
 
 
 def _stages(run: Run, prepared: Prepared) -> Summary:
     begin(run, prepared)
-    with run.stage("estimate", "estimate", len(prepared.sources)):
+    with run.stage("estimate", "estimate", len(prepared.sources)), run.place.holding(alone=True):
         estimate(run, prepared)
     with run.stage("compress", "compress and score", 10 * len(prepared.sources)):
         parent, alive = compress(run, prepared)
@@ -74,9 +76,10 @@ def _stages(run: Run, prepared: Prepared) -> Summary:
     short = shortlist(
         expected, run.objective, size=SHORTLIST, uncompressed=plain, faithful=faithful(run), kinds=kinds, noise=run.journal.of(Noise)
     )
-    finished = finish_races(run, prepared, parent, [told.candidate for told in short], variants)
+    with run.place.holding(alone=False):
+        finished = finish_races(run, prepared, parent, [told.candidate for told in short], variants)
     short = tuple(told for told in short if told.candidate in finished) or short
-    with run.stage("load", "load in-process", MOST_RUNS):
+    with run.stage("load", "load in-process", MOST_RUNS), run.place.holding(alone=True):
         search = load_shortlist(run, prepared, short, {name: run.folder / variant.path for name, variant in variants.items()}, plain)
     vetting = Vetting(run, prepared, parent, "selection", prepared.parts.selection)
     confirmation = Confirmation(run, prepared, parent, variants)
@@ -87,7 +90,7 @@ def _stages(run: Run, prepared: Prepared) -> Summary:
             lambda them, most: vetting.passed(variants, confirmation.passed(them), most), _further(run, expected, short, variants),
         )  # fmt: skip
     if not run.concluded("contest"):
-        with run.stage("contest", "load over HTTP", ROUNDS * len(entrants) + len(entrants)):
+        with run.stage("contest", "load over HTTP", ROUNDS * len(entrants) + len(entrants)), run.place.holding(alone=True):
             hold_contest(run, prepared, entrants, variants)
     with run.stage("choose", "confirm, package, report", 3):
         return conclude(run, prepared, parent, plain, variants, confirmation)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,36 +13,43 @@ import onnx
 import onnx_ir as ir
 
 from headway import discovery
-from headway.model import doors
+from headway.model import doors, served
 from headway.model.agreement import Runner, difference, rows
 from headway.model.batch import CHECK_ROWS, fixed_batch, settle_batch
 from headway.model.feeds import Samples, lengthen, trial_rows
 from headway.model.foreign import exported
 from headway.model.graph import Model
 from headway.model.opset import modernise
+from headway.model.promised import differences, ordered_rows
 from headway.model.reading import read_onnx
 from headway.model.reference import ONNX, Reference, parse
+from headway.model.served.contract import Form, ServedBy
 from headway.model.specs import BATCH
 from headway.model.workshop import Exported
-from headway.records import ModelError
+from headway.records import InputError, ModelError
 
 LABEL_KEYS = ("headway.labels", "labels", "classes", "names")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What came in: one model per export route that worked, the preferred first; notes for people; class labels if known."""
+    """What came in: one model per export route that worked, the preferred first; notes for people; class labels if known.
+
+    ``served_by`` is how another server ran it, where its configuration lay with the model.
+    """
 
     models: tuple[Model, ...]
     notes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    served_by: ServedBy | None = None
 
 
 def load(reference: str, samples: Samples | None = None, *, exporters: Sequence[str] | None = None) -> Loaded:
     """The models that a reference gives.
 
     ``FILE.onnx`` is read here; every other kind (``FILE.pt2``, ``FILE.keras``, a SavedModel folder, ``python:module:callable``) is
-    exported in a process of its own. Batches of one and two rows must answer as single rows do; an export must answer as the original
+    exported in a process of its own. In a folder or an archive of another server (``headway.model.served``) the model is found first; it
+    is then read or exported as if it had been given by itself. Batches of one and two rows must answer as single rows do; an export must answer as the original
     within 1e-4 (``agreement.difference``), or it is dropped with a note.
 
     Args:
@@ -53,11 +61,35 @@ def load(reference: str, samples: Samples | None = None, *, exporters: Sequence[
         MissingPackage: the framework is not installed.
         DataError: the samples lack an input or have a wrong type.
     """
-    known = parse(reference, discovery.names(doors))
+    forms: Mapping[str, Form] = discovery.discover(served).present  # type: ignore[assignment]
+    known = parse(reference, discovery.names(doors), forms)
+    if known.door in forms:
+        return _from_server(known, forms[known.door], samples, exporters)
+    return _open(known, samples, exporters)
+
+
+def _open(known: Reference, samples: Samples | None, exporters: Sequence[str] | None) -> Loaded:
     if known.door == ONNX:
         return _from_onnx(known, samples)
     with exported(known, samples, exporters) as done:
         return _from_export(known, done)
+
+
+def _from_server(known: Reference, form: Form, samples: Samples | None, exporters: Sequence[str] | None) -> Loaded:
+    """The model in a folder or an archive of another server; where it was unpacked to is not told to anybody."""
+    with tempfile.TemporaryDirectory(prefix="headway-") as place:
+        try:
+            inside = form.find(Path(known.source), Path(place))
+            inner = Reference(inside.door, str(inside.path), inside.name or known.name)
+            loaded = _open(inner, ordered_rows(inside, samples), exporters)
+        except InputError as error:
+            if place not in str(error):
+                raise
+            raise type(error)(str(error).replace(place, known.source)) from error
+    how = (str(inside.served_by),) if inside.served_by is not None else ()
+    told = tuple(note.replace(place, known.source) for note in loaded.notes)
+    notes = (*how, *inside.notes, *differences(inside, loaded.models[0]), *told)
+    return replace(loaded, notes=notes, labels=loaded.labels or inside.labels, served_by=inside.served_by)
 
 
 def _from_onnx(reference: Reference, samples: Samples | None) -> Loaded:

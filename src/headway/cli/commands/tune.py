@@ -41,13 +41,20 @@ def command(
     seed: Annotated[int | None, typer.Option(help="Seed of every random decision; 0 by default.")] = None,
     track: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Tracker; give it again for several.")] = None,
     compare: Annotated[bool | None, typer.Option(help="Measure the naive and the best uncompressed deployment beside the winner.")] = None,
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="PLACE",
+            help="Do the work on a Ray cluster too: ray (one that runs on this machine), ray:HOST:PORT or ray://HOST:PORT. The choice is the same.",
+        ),
+    ] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Find, prove and package the deployment that meets an objective."""
     options = {
         "models": tuple(models or ()), "data": data, "slo": slo, "out": out, "budget": budget, "train": train, "students": tuple(student or ()), "techniques": tuple(techniques or ()),
-        "runtimes": tuple(runtimes or ()), "metric": metrics(metric or ()), "seed": seed, "track": tuple(track or ()), "compare": compare,
+        "runtimes": tuple(runtimes or ()), "metric": metrics(metric or ()), "seed": seed, "track": tuple(track or ()), "compare": compare, "on": on,
     }  # fmt: skip
     config = configured(options, model_folder(models or []))
     with drawn_progress() as progress:

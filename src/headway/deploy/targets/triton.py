@@ -28,7 +28,7 @@ SETTINGS: Mapping[str, str] = {
     "queue": "how many requests may wait; further ones are refused at once: none (the default), or a number",
 }
 MODEL_FILE = Path(__file__).parent.parent / "triton_files" / "model.py"
-REQUEST_S, BATCH_S, BYTE_S = 100e-6, 185e-6, 0.9e-9
+REQUEST_S, BATCH_S, BYTE_S = 115e-6, 160e-6, 0.9e-9
 """CPU time beside the model, behind the Python backend: of a request, of a batch, and of a byte of a request's tensors [s]."""
 HALF = 0.5
 """How full a batch is taken to be, when its share is laid on requests."""
@@ -188,7 +188,7 @@ def _policy(request: Request, backend: str, plan: Plan, joins: bool) -> ServerPo
     front_s = REQUEST_S + BATCH_S / rows + BYTE_S * size
     formula = f"{REQUEST_S * 1e6:.3g} us, a batch's {BATCH_S * 1e6:.3g} us over {rows:g} requests, and {BYTE_S * 1e9:.2g} ns for each of {size} bytes"
     if backend == PYTHON:
-        basis = f"{formula}: CPU of tritonserver and of the Python backend's process beside a model that takes no time ({MEASURED})"
+        basis = f"{formula}: CPU of tritonserver and of the Python backend's process beside a light model ({MEASURED})"
     else:
         basis = f"{formula}: an upper bound, measured behind the Python backend ({MEASURED}), which has a process more; the ONNX Runtime backend was not measured"
     steals = backend == PYTHON or plan.instances * plan.threads >= request.bundle.manifest.environment.cores

@@ -196,8 +196,11 @@ def _dynamo(subject: _Subject, file: Path) -> None:
 
 def _script(subject: _Subject, file: Path) -> None:
     names = [*subject.inputs, *subject.outputs]
+    flat: nn.Module = subject.flat
+    if any(isinstance(part, torch.jit.ScriptModule) for part in flat.modules()):  # the exporter's own tracer does not enter scripts
+        flat = torch.jit.trace(flat, subject.traced, check_trace=False)
     torch.onnx.export(
-        subject.flat, subject.traced, file, dynamo=False, opset_version=SCRIPT_OPSET, input_names=list(subject.inputs),
+        flat, subject.traced, file, dynamo=False, opset_version=SCRIPT_OPSET, input_names=list(subject.inputs),
         output_names=list(subject.outputs), dynamic_axes=None if subject.fixed else {name: {0: BATCH} for name in names},
     )  # fmt: skip
 

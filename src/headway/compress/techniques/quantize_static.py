@@ -70,7 +70,8 @@ def refuse(model: Model, context: Context) -> str | None:
 
 
 def ladder(model: Model, context: Context) -> Ladder:
-    """First with the most sensitive quarter, then tenth, of the layers in float; then everything: mended, then plain by each calibrator.
+    """First with the most sensitive quarter, then tenth, of the layers in float; then everything: plain by each calibrator, then mended, which is as fast and
+    comes last since a short run tries that one first.
 
     Mended is what moved the answers least in our trials, with 4 photos or 256 reviews to calibrate on, as the outputs' error and the share of
     other inputs whose class stayed: biases corrected on EfficientNet-Lite0 (0.073 and 98.3%; plain 0.123 and 97.9%), equalized as well
@@ -88,7 +89,7 @@ def ladder(model: Model, context: Context) -> Ladder:
     if not transformer and pairs(proto.graph):
         mended += ({"scope": ALL, "calibrator": "mse", "equalize": True, **best},)
     plain: Ladder = tuple({"scope": ALL, "calibrator": name} for name in ("mse", "min_max", "percentile", "entropy"))
-    return (mild if len(layers(proto.graph, _kinds(proto))) > FEW_LAYERS else ()) + mended + plain
+    return (mild if len(layers(proto.graph, _kinds(proto))) > FEW_LAYERS else ()) + plain + mended
 
 
 def space(model: Model, context: Context) -> contract.Space:

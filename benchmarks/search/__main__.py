@@ -4,10 +4,11 @@
     python benchmarks/search analyzer              # a second: played on what ``exhaustive`` recorded
     python benchmarks/search budget [--short 2m] [--long 30m]
     python benchmarks/search noisy [--short 2m]    # tune beside a busy loop on every core, and without
+    python benchmarks/search cluster [--model digits]    # tune by one process, and on two nodes of which one is killed; about ten minutes
     python benchmarks/search table
 
 Appends to ``results.jsonl``; ``--quick`` shows that everything works, into ``quick.jsonl`` of the work folder, on a small model with short runs: its figures
-mean nothing. Load is open-loop and in-process but for ``budget`` and ``noisy``, which are over HTTP.
+mean nothing. Load is open-loop and in-process but for ``budget``, ``noisy`` and ``cluster``, which are over HTTP.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 from budgets import ROUNDS, budgets, noisy
 from exhaustive import affordable, every_plan, named, ratios, rematch, staged, who
+from on_cluster import on_cluster
 from quick_search import Climb
 from space import FULL, QUICK, Size, Space, cases, space
 from summary_tables import newest, table
@@ -38,7 +40,7 @@ Line = dict[str, Any]
 def main() -> None:
     """Parse, and carry out one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("exhaustive", "analyzer", "budget", "noisy", "table"))
+    parser.add_argument("command", choices=("exhaustive", "analyzer", "budget", "noisy", "cluster", "table"))
     parser.add_argument("--model", choices=cases.NAMES, help="another model than EfficientNet-Lite0")
     parser.add_argument("--slo", help="another bound on latency, such as 'p95<=40ms'")
     parser.add_argument("--seed", type=int, default=0)
@@ -59,6 +61,9 @@ def main() -> None:
             add(file, {**line, "environment": asdict_environment()})
     elif chosen.command == "noisy":
         for line in noisy(size.model, chosen.short, WORK, chosen.rounds, say):
+            add(file, {**line, "environment": asdict_environment()})
+    elif chosen.command == "cluster":
+        for line in on_cluster(chosen.model or "digits", WORK, chosen.rounds, say):
             add(file, {**line, "environment": asdict_environment()})
     else:
         print(table(read(file)))

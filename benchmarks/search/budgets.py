@@ -16,6 +16,7 @@ from typing import Any
 from space import Say, cases
 
 from headway.api.config import TuneConfig
+from headway.api.progress import Progress
 from headway.api.tune import tune
 from headway.load import find_capacity, trial_s
 from headway.measure.over_http import OverHttp, served
@@ -32,14 +33,14 @@ def budgets(model: str, short: str, long: str, work: Path, rounds: int, say: Say
     bench = cases.prepare(model, say)
     folders = {word: work / f"budget-{word}" for word in (short, long)}
     for word, folder in folders.items():
-        yield {"stage": "budget", **_tuned(bench, model, word, folder, say)}
+        yield {"stage": "budget", **tuned(bench, model, word, folder, say)}
     yield {
         "stage": "budgets",
         "model": model,
         "slo": SLO,
         "short": short,
         "long": long,
-        **_side_by_side(folders, bench.parts.selection.inputs, rounds, say),
+        **side_by_side(folders, bench.parts.selection.inputs, rounds, say),
     }
 
 
@@ -48,14 +49,14 @@ def noisy(model: str, budget: str, work: Path, rounds: int, say: Say) -> Iterato
     bench = cases.prepare(model, say)
     folders = {word: work / f"noisy-{word}" for word in ("busy", "quiet")}
     with _busy_loops():
-        yield {"stage": "noisy", "beside": "busy", **_tuned(bench, model, budget, folders["busy"], say)}
-    yield {"stage": "noisy", "beside": "quiet", **_tuned(bench, model, budget, folders["quiet"], say)}
+        yield {"stage": "noisy", "beside": "busy", **tuned(bench, model, budget, folders["busy"], say)}
+    yield {"stage": "noisy", "beside": "quiet", **tuned(bench, model, budget, folders["quiet"], say)}
     yield {
         "stage": "noisy-pair",
         "model": model,
         "slo": SLO,
         "budget": budget,
-        **_side_by_side(folders, bench.parts.selection.inputs, rounds, say),
+        **side_by_side(folders, bench.parts.selection.inputs, rounds, say),
     }
 
 
@@ -70,14 +71,14 @@ def _busy_loops() -> Iterator[None]:
             loop.wait()
 
 
-def _tuned(bench: cases.Bench, model: str, budget: str, folder: Path, say: Say) -> Line:
+def tuned(bench: cases.Bench, model: str, budget: str, folder: Path, say: Say, progress: Progress | None = None, **more: Any) -> Line:
     """One run, and what it chose and said."""
     began_s = time.monotonic()
     config = TuneConfig(
         models=(str(bench.parent),), data=str(bench.case.data), slo=SLO, out=str(_empty(folder)), budget=budget, compare=False,
-        train=str(bench.case.train or ""),
+        train="" if more else str(bench.case.train or ""), **more,
     )  # fmt: skip
-    summary = tune(config)
+    summary = tune(config, progress=progress)
     wall_s, choice = round(time.monotonic() - began_s, 1), summary.choice
     say(f"{folder.name}: {choice.candidate}, {choice.rate_per_s} over HTTP, {wall_s} s; {'; '.join(summary.warnings) or 'no warnings'}")
     return {
@@ -94,7 +95,7 @@ def _empty(folder: Path) -> Path:
     return folder
 
 
-def _side_by_side(folders: dict[str, Path], inputs: Any, rounds: int, say: Say) -> Line:
+def side_by_side(folders: dict[str, Path], inputs: Any, rounds: int, say: Say) -> Line:
     """SLO capacities of both bundles in interleaved rounds, and the ratio of the short budget's to the long one's."""
     objective = parse_objective(SLO)
     rates: dict[str, list[float]] = {word: [] for word in folders}

@@ -10,7 +10,9 @@ Line = dict[str, Any]
 
 def table(lines: list[Line]) -> str:
     """All tables."""
-    return "\n\n".join(part for part in (_searches(lines), _shortlist(lines), _analyzer(lines), _budgets(lines), _noisy(lines)) if part)
+    return "\n\n".join(
+        part for part in (_searches(lines), _shortlist(lines), _analyzer(lines), _budgets(lines), _noisy(lines), _cluster(lines)) if part
+    )
 
 
 def newest(lines: Iterable[Line], stage: str, run: str | None = None) -> Line | None:
@@ -107,6 +109,29 @@ def _noisy(lines: list[Line]) -> str:
         f"other's rate, over {last['rounds']} interleaved rounds."
     )
     return _markdown(("beside", "chose", "measured [1/s]", "warned"), rows) + "\n\n" + words
+
+
+def _cluster(lines: list[Line]) -> str:
+    last = newest(lines, "cluster-pair")
+    if last is None:
+        return ""
+    runs = [line for line in lines if line["stage"] == "cluster"][-2:]
+    rows = [
+        (line["on"], line["chosen"], f"{line['rate_per_s'] or 0:.4g}", f"{line['wall_s']:.0f}", sum(line["records"].values()), line["records"].get("Variant", 0),
+         "; ".join(line["warnings"]) or "none")
+        for line in runs
+    ]  # fmt: skip
+    ratio = last.get("ratio")
+    held = (
+        f"; its bundle holds {ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}] of the other's rate over {last['rounds']} rounds"
+        if ratio
+        else ""
+    )
+    words = (
+        f"The cluster's run {'chose the same' if last['same_choice'] else 'chose another candidate'} and made "
+        f"{'the same variants, byte for byte' if last['same_variants'] else 'other variants'}{held}."
+    )
+    return _markdown(("on", "chose", "measured [1/s]", "wall time [s]", "records", "variants", "warned"), rows) + "\n\n" + words
 
 
 def _markdown(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

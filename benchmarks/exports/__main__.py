@@ -2,6 +2,7 @@
 
     python benchmarks/exports triton [--only digits] [--rounds 2]    # about 6 minutes a round for digits, 12 for vision
     python benchmarks/exports front                                  # CPU of a request by its size, behind Triton's Python backend; 8 minutes
+    python benchmarks/exports ray [--rounds 2]                       # beside one replica of Ray Serve, and what a killed one costs; 20 minutes a round
     python benchmarks/exports table
 
 Appends to ``results.jsonl``; ``--quick`` shows that everything works, into ``quick.jsonl`` of the work folder. The server sits on one core and the
@@ -31,11 +32,13 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path += [str(HERE.parent / room) for room in ("prediction", "compression", "serving")]
 
+from behind_ray import compare  # noqa: E402
 from behind_triton import PATIENT_S, checked, exported, front, full, nothing_like, nothing_model, started  # noqa: E402
 from cases import Bench, prepare  # noqa: E402
 from lines import Lines  # noqa: E402
-from models import onnx_file  # noqa: E402
+from models import NAMES, onnx_file  # noqa: E402
 from models import rows as tiny_rows  # noqa: E402
+from ray_drill import drill  # noqa: E402
 from served import Target, both, curve  # noqa: E402
 from tables import table  # noqa: E402
 
@@ -71,7 +74,7 @@ Line = dict[str, Any]
 def main() -> None:
     """Parse, and carry out one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("triton", "front", "table"))
+    parser.add_argument("command", choices=("triton", "front", "ray", "table"))
     parser.add_argument("--only", action="append", choices=MODELS)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
@@ -84,9 +87,22 @@ def main() -> None:
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
     for turn in range(chosen.rounds):
-        for line in fronts(chosen.quick) if chosen.command == "front" else models(chosen.only or list(MODELS), turn, chosen.quick):
+        for line in made(chosen.command, chosen.only or list(MODELS), turn, chosen.quick):
             lines.add({**line, "round": turn, "environment": where})
             say(" ".join(f"{name}={value:.5g}" if isinstance(value, float) else f"{name}={value}" for name, value in line.items()))
+
+
+def made(command: str, names: list[str], turn: int, quick: bool) -> Iterator[Line]:
+    """The lines of a command, one round of them."""
+    if command == "front":
+        yield from fronts(quick)
+    elif command == "ray":
+        search = touched if quick else measured_capacity
+        for model in (LIGHT,) if quick else NAMES:
+            yield from compare(model, search, turn, quick)
+        yield drill(search, turn, quick)
+    else:
+        yield from models(names, turn, quick)
 
 
 def models(names: list[str], turn: int, quick: bool) -> Iterator[Line]:
@@ -147,6 +163,12 @@ def measured_capacity(load: Target, start_per_s: float, objective: Objective, tr
     return {"low_per_s": bracket.low_per_s, "high_per_s": bracket.high_per_s}
 
 
+def touched(load: Any, start_per_s: float, objective: Objective, trials: int, turn: int) -> dict[str, float]:
+    """In the place of a search, where only the way is to be shown: one short run, and what it answered."""
+    raw = load.run(start_per_s, SHORTEST_S, turn)
+    return {"low_per_s": len(raw.due_s) / SHORTEST_S, "high_per_s": start_per_s}
+
+
 def fronts(quick: bool) -> Iterator[Line]:
     """What a request costs beside the model at full load: by its size with a model that takes no time, and with one that fills the caches."""
     for size in SIZES[:1] if quick else SIZES:
@@ -162,11 +184,13 @@ def beside(model: str, file: Path, inputs: Feeds, quick: bool) -> Iterator[Line]
     seconds = 0.1 if quick else AROUND_S
     for most in BATCHES[:1] if quick else BATCHES:
         plan = Plan(runtime="onnx_runtime", max_batch=most)
-        with tempfile.TemporaryDirectory(prefix="exports-") as name:
-            with started(exported(Path(name), file, plan, inputs, PATIENT_S), inputs) as held:
-                before = curve(file, plan, inputs, seconds)
-                found = full(held, 1.0 if quick else FULL_S, 0)
-                around = both(before, curve(file, plan, inputs, seconds))
+        with (
+            tempfile.TemporaryDirectory(prefix="exports-") as name,
+            started(exported(Path(name), file, plan, inputs, PATIENT_S), inputs) as held,
+        ):
+            before = curve(file, plan, inputs, seconds)
+            found = full(held, 1.0 if quick else FULL_S, 0)
+            around = both(before, curve(file, plan, inputs, seconds))
         yield {
             "stage": "front", "model": model, "bytes": sum(array[:1].nbytes for array in inputs.values()) + 4 * OUTPUTS, "max_batch": most,
             "batch": found.batch, "rate_per_s": found.rate_per_s, "server_s": found.cpu_s["server"], "stub_s": found.cpu_s["stub"],

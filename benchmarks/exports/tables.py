@@ -48,6 +48,8 @@ def table(lines: list[Line]) -> str:
                 for line in fronts
             ],
         ),
+        _behind_ray([line for line in lines if line["stage"] == "ray"]),
+        _drills([line for line in lines if line["stage"] == "drill"]),
     ]  # fmt: skip
     if capacities:
         worst = {name: max(abs(error(line, name)) for line in capacities) for name in PREDICTED}
@@ -60,6 +62,49 @@ def table(lines: list[Line]) -> str:
         request, batch, byte = _fitted(fronts)
         parts.append(f"Fitted: {request * 1e6:.3g} us a request, {batch * 1e6:.3g} us a batch, {byte * 1e9:.2g} ns a byte.")
     return "\n\n".join(part for part in parts if part)
+
+
+def _behind_ray(lines: list[Line]) -> str:
+    """One row for each round of a model: the three servers beside each other."""
+    rounds: dict[tuple[str, int], dict[str, Line]] = {}
+    for line in lines:
+        rounds.setdefault((line["model"], line["round"]), {})[line["server"]] = line
+    told = []
+    for (model, turn), by in rounds.items():
+        if set(by) == {"own", "ray", "engine"}:
+            own, behind, engine = by["own"], by["ray"], by["engine"]
+            parts = ", ".join(f"{name} {behind[f'{name}_cpu_s'] * 1e6:.4g}" for name in ("replica", "proxy", "others"))
+            told.append(
+                (
+                    model, str(turn), f"{own['bound_s'] * 1e3:.3g}", f"{own['low_per_s']:.4g}", f"{behind['low_per_s']:.4g}", f"{engine['low_per_s']:.4g}",
+                    f"{engine['low_per_s'] / own['low_per_s']:.0%}" if own["low_per_s"] else "-", f"{own['cpu_s'] * 1e6:.4g}",
+                    f"{behind['cpu_s'] * 1e6:.4g} ({parts})", f"{behind['idle_cores']:.2g}",
+                )
+            )  # fmt: skip
+    return _markdown(
+        (
+            "model", "round", "bound [ms]", "own server holds [1/s]", "behind Ray Serve [1/s]", "engine in the replica [1/s]", "engine / own",
+            "CPU a request, own [us]", "CPU a request, Ray [us]", "Ray idle [cores]",
+        ),
+        told,
+    )  # fmt: skip
+
+
+def _drills(lines: list[Line]) -> str:
+    return _markdown(
+        (
+            "model", "replicas", "rate [1/s]", "bound [ms]", "requests", "wrong", "refused", "errors at the kill", "errors at the update",
+            "errors after the client's retry", "p99 back after the kill [s]", "p99 back after the update began [s]", "the update took [s]",
+        ),
+        [
+            (
+                line["model"], str(line["replicas"]), f"{line['rate_per_s']:.4g}", f"{line['bound_s'] * 1e3:.3g}", str(line["requests"]), str(line["wrong"]),
+                str(line["refused"]), str(line["errors_killed"]), str(line["errors_updated"]), str(line["errors_after_retry"]),
+                f"{line['killed_back_s']:.3g}", f"{line['updated_back_s']:.3g}", f"{line['update_s']:.3g}",
+            )
+            for line in lines
+        ],
+    )  # fmt: skip
 
 
 def _cpu_s(line: Line) -> float:

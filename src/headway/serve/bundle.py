@@ -105,6 +105,11 @@ def model_digest(root: Path, name: str) -> str:
     return file_digest(*model_files(root, name))
 
 
+def bundle_digest(bundle: OpenBundle) -> str:
+    """SHA-256 over the manifest and the golden set as hex: the manifest holds the digests of the models, so two bundles of one digest are the same."""
+    return file_digest(bundle.root / MANIFEST, bundle.root / bundle.manifest.golden)
+
+
 def file_digest(*paths: Path) -> str:
     """SHA-256 over the files one after another, as hex."""
     digest = hashlib.sha256()

@@ -287,3 +287,8 @@ def default_queue_limit(bundle: OpenBundle, variant: BundledVariant) -> int:
     if variant.rate_per_s is None or latency_s is None:
         return min(4096, max(64, 32 * full))
     return min(4096, max(16, 2 * full, math.ceil(2 * variant.rate_per_s * latency_s)))
+
+
+def most_in_flight(bundle: OpenBundle, variant: BundledVariant, settings: Settings) -> int:
+    """How many requests one server holds at most: those that wait, and those of a full batch in every instance; what comes beyond is refused."""
+    return (settings.queue_limit or default_queue_limit(bundle, variant)) + variant.plan.instances * variant.plan.max_batch

@@ -24,16 +24,19 @@ from headway.serve.statistics import Statistics
 class Watched:
     """One server's counts. Made before its models; ``show`` then tells where to read what is not counted.
 
+    Args:
+        also: who counts beside them.
+
     Raises:
         InputError: spans are wanted and OpenTelemetry is not installed.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, also: Sequence[Folds] = ()) -> None:
         self._statistics = Statistics()
         self._metrics = Metrics({"version": __version__})
         self._live = Live()
         self.spans = _spans(options)
-        consumers: list[Folds] = [self._statistics, self._metrics, self._live, Refusals()]
+        consumers: list[Folds] = [self._statistics, self._metrics, self._live, Refusals(), *also]
         if options.access_log:
             consumers.append(Access(options.access_log))
         if self.spans is not None:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from headway.cli.output import address, print_line
+from headway.cli.serve_on import Wish, serve_on
 from headway.records import ConfigError, parse_time_s
 from headway.serve import Options, Ready, Settings, TlsFiles, open_bundle, serve
 
@@ -64,6 +65,16 @@ def command(
     ] = "",
     certfile: Annotated[Path | None, typer.Option(help="TLS certificate chain (PEM); needs --keyfile.")] = None,
     keyfile: Annotated[Path | None, typer.Option(help="TLS private key (PEM).")] = None,
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="ray|ray:HOST:PORT|ray://HOST:PORT",
+            help="Deploy on a Ray cluster, behind Ray Serve's proxies (needs the extra ray): the one that runs on this machine, or the one at that address.",
+        ),
+    ] = "",
+    replicas: Annotated[int, typer.Option(min=1, help="With --on: copies of the server.")] = 1,
+    route: Annotated[str, typer.Option(metavar="PATH", help="With --on: what stands before /v2 in the application's URLs.")] = "/",
+    detach: Annotated[bool, typer.Option("--detach", help="With --on: leave the application running.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when ready.")] = False,
 ) -> None:
     """Serve bundles over HTTP and gRPC until SIGTERM or Ctrl-C; every accepted request is answered first.
@@ -73,10 +84,27 @@ def command(
     if (certfile is None) != (keyfile is None):
         raise ConfigError("TLS: --certfile and --keyfile must be given together, got only one of them")
     host, port = address(http)
+    token = os.environ.get(TOKEN_VARIABLE)
+    settings = Settings(
+        deadline_s=_deadline_s(deadline), queue_limit=queue_limit or None, levels=levels, variant=variant or None, pad=_padding(pad)
+    )
+    if on:
+        alone = {
+            "--repository": repository is not None, "--control": control, "--trace": trace is not None, "--log": bool(log),
+            "--access-log": bool(access_log), "--spans": bool(spans), "--certfile": certfile is not None,
+        }  # fmt: skip
+        wish = Wish(
+            where=on, bundles=bundles or (), name=name, settings=settings, token=token, replicas=replicas, route=route, http=(host, port),
+            grpc=address(grpc) if grpc else None, refused=alone, stays=detach,
+        )  # fmt: skip
+        serve_on(wish, as_json=as_json)
+        return
+    if replicas != 1 or route != "/" or detach:
+        raise ConfigError("--replicas, --route and --detach are for a cluster; give --on ray too, or leave them out")
     options = Options(
-        host=host, port=port, grpc=address(grpc) if grpc else None, token=os.environ.get(TOKEN_VARIABLE),
+        host=host, port=port, grpc=address(grpc) if grpc else None, token=token,
         tls=TlsFiles(certfile, keyfile) if certfile and keyfile else None, trace=trace, control=control, log=_log(log), access_log=access_log, spans=spans or None,
-        settings=Settings(deadline_s=_deadline_s(deadline), queue_limit=queue_limit or None, levels=levels, variant=variant or None, pad=_padding(pad)),
+        settings=settings,
     )  # fmt: skip
     serve(
         *map(open_bundle, bundles or ()), repository=repository, name=name or None, options=options,

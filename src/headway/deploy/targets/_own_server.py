@@ -15,7 +15,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -82,6 +82,22 @@ def arguments(request: Request, bundle: str, http: str, *, grpc: str = "", log: 
             raise Unsupported(f"the variant's name {request.bundled.variant.name!r} holds a null character, which no command line can")
         found.append(f"--variant={request.bundled.variant.name}")
     return tuple(found)
+
+
+class Replicas(NamedTuple):
+    """How many at least and at most; ``highest`` none: no bound."""
+
+    lowest: int
+    highest: int | None
+
+
+def course(request: Request) -> Replicas:
+    """From the day's trough (with what must be ready for its steepest rise) to its peak; the planned ones where the rate has no course."""
+    scaling, planned = request.scaling, request.replicas
+    if scaling is None or scaling.trough_replicas is None or scaling.peak_replicas is None:
+        return Replicas(planned or 1, planned if scaling is not None else planned or 1)
+    highest = max(scaling.peak_replicas, 1)
+    return Replicas(min(highest, max(1, scaling.trough_replicas + (scaling.cold_start_replicas or 0))), highest)
 
 
 def cores(request: Request) -> int:

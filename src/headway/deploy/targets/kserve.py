@@ -6,26 +6,28 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import yaml
 
-from headway import __version__
 from headway.deploy.exporting import Request, Written
 from headway.deploy.targets._own_server import (
     BUNDLE,
     HTTP_PORT,
     TOKEN_NOTE,
+    Replicas,
     answers_of,
     arguments,
     copy_bundle,
     cores,
+    course,
     fallback_notes,
     label,
     memory_guess,
     policy,
 )
+from headway.deploy.targets._yaml import write_yaml
 from headway.records import ConfigError, Export
 
 SETTINGS: Mapping[str, str] = {
@@ -49,15 +51,6 @@ MEMORY_STEP = 64 * 2**20
 NOT_APPLIED = "the manifests were made for KServe 0.16 or later and checked against the schemas of its resources; no cluster was asked"
 IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})")
 STORAGE = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
-PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{2,}")
-WORDS = frozenset(("yes", "off", "true", "false", "null", "nan", "inf"))
-
-
-class Replicas(NamedTuple):
-    """How many at least and at most; ``highest`` none: no bound."""
-
-    lowest: int
-    highest: int | None
 
 
 def write(request: Request) -> Written:
@@ -151,20 +144,11 @@ def _front_cpu(settings: Mapping[str, str]) -> float:
 
 def _replicas(request: Request, mode: str) -> Replicas:
     """For Knative from the day's trough (with what must be ready for its steepest rise) to its peak, or else as many as the busiest moment needs."""
-    course = _course(request)
+    planned = course(request)
     if mode == KNATIVE:
-        return course
-    fixed = course.lowest if course.highest is None else course.highest
+        return planned
+    fixed = planned.lowest if planned.highest is None else planned.highest
     return Replicas(fixed, fixed)
-
-
-def _course(request: Request) -> Replicas:
-    """The planned ones where the rate has no course."""
-    scaling, planned = request.scaling, request.replicas
-    if scaling is None or scaling.trough_replicas is None or scaling.peak_replicas is None:
-        return Replicas(planned or 1, planned if scaling is not None else planned or 1)
-    highest = max(scaling.peak_replicas, 1)
-    return Replicas(min(highest, max(1, scaling.trough_replicas + (scaling.cold_start_replicas or 0))), highest)
 
 
 def _resources(cpu: float, memory_bytes: int) -> dict[str, Any]:
@@ -268,22 +252,5 @@ def _scaling_notes(request: Request, mode: str, replicas: Replicas) -> list[str]
     return notes
 
 
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML brings no types
-    """Quotes every string that some reader of YAML might take for something else (``y``, ``1e3``, ``0o7``)."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    plain = PLAIN.fullmatch(text) is not None and text.lower() not in WORDS
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
-
-
-_Dumper.add_representer(str, _text)
-
-
 def _write(path: Path, document: Mapping[str, Any]) -> None:
-    head = f"# Made by headway {__version__}, export --to kserve.\n"
-    text = yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
-    path.write_text(head + text, "utf-8")
+    write_yaml(path, document, "kserve")

@@ -7,39 +7,29 @@ threads do the sockets; the event loop is woken once for many of their events.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from headway.protocol.messages import SERVICE
-from headway.records import HeadwayError, InputError
-from headway.serve.call import Call
+from headway.records import InputError
+from headway.serve.fronts._grpc_calls import Calls
 from headway.serve.fronts._grpc_codes import code
 from headway.serve.fronts._grpc_control import GrpcControl
-from headway.serve.fronts._grpc_infer import GrpcForm, in_stream, parse, taken
+from headway.serve.fronts._grpc_infer import in_stream
 from headway.serve.limits import Limits
-from headway.serve.logs import tell
 from headway.serve.models import Models
 from headway.serve.options import TlsFiles
 from headway.serve.refusal import Refusal
 from headway.serve.seen import Refused
-from headway.serve.served import Served
-from headway.serve.wire import batchable
 
-OPEN_TO_ALL = frozenset(f"/{SERVICE}/{name}" for name in ("ServerLive", "ServerReady"))
 IN_STREAM = 64
 """Requests of one stream that may wait for their answers before reading pauses."""
 _OVERHEAD_BYTES = 64 * 2**10
 """What a message may be larger than ``Limits.body_bytes``: names and shapes."""
-
-_UNAUTHORIZED = Refusal(401, "unauthorized", "the metadata 'authorization: Bearer TOKEN' must hold the server's token")
-_TOO_MUCH = Refusal(
-    503, "buffer_full", "the server holds too many bytes of requests that are not answered yet; send the request again later"
-)
 
 
 async def open_front(
@@ -66,8 +56,8 @@ async def open_front(
     Raises:
         InputError: the address or the TLS files cannot be used.
     """
-    control = GrpcControl(models, statistics)
-    service = _Service(models, control, limits, token, refused=refused, arrived=arrived, incoming=incoming)
+    calls = Calls(models, GrpcControl(models, statistics), limits, token, refused=refused, arrived=arrived, incoming=incoming)
+    service = _Service(calls, limits)
     server = grpc.aio.server(handlers=(service,), options=_options(limits), maximum_concurrent_rpcs=limits.connections)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
@@ -118,20 +108,6 @@ def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
         raise InputError(f"TLS: {tls.certfile} and {tls.keyfile} must be readable, got: {error.strerror}.") from error
 
 
-class _Waiting:
-    """One call that waits for its answer."""
-
-    __slots__ = ("arrived_s", "future", "request_id")
-
-    def __init__(self, arrived_s: float, future: asyncio.Future[bytes | Refusal]) -> None:
-        self.arrived_s, self.future, self.request_id = arrived_s, future, ""
-
-    def finish(self, answer: bytes | Refusal) -> None:
-        """Take the answer, unless the client has gone."""
-        if not self.future.done():
-            self.future.set_result(answer)
-
-
 class _Streamed:
     """One request of a stream that waits for its answer."""
 
@@ -148,7 +124,7 @@ class _Streamed:
 class _Stream:
     """One stream of requests: read, answered in the order in which answers are ready."""
 
-    def __init__(self, service: _Service, context: grpc.aio.ServicerContext, write_timeout_s: float) -> None:
+    def __init__(self, service: Calls, context: grpc.aio.ServicerContext, write_timeout_s: float) -> None:
         self._service, self._context, self._write_timeout_s = service, context, write_timeout_s
         self._places = asyncio.Semaphore(IN_STREAM)
         self._answers: asyncio.Queue[tuple[bytes, int]] = asyncio.Queue()
@@ -206,29 +182,11 @@ class _Stream:
 
 
 class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """The calls of the protocol; every method runs on the event loop.
+    """The calls of the protocol behind a server of their own; every method runs on the event loop."""
 
-    Attributes:
-        held_bytes: messages of all requests not yet answered [B].
-    """
-
-    def __init__(
-        self,
-        models: Models,
-        control: GrpcControl,
-        limits: Limits,
-        token: str | None,
-        *,
-        refused: Callable[[Refused], None],
-        arrived: Callable[[float, int], None],
-        incoming: Callable[[float, bytes], None] | None,
-    ) -> None:
-        self._models, self._control, self._limits = models, control, limits
-        self._expected = None if token is None else b"Bearer " + token.encode()
-        self._refused, self._arrived, self._incoming = refused, arrived, incoming
-        self._forms: dict[tuple[str, str], tuple[Served, GrpcForm]] = {}
-        self.held_bytes = 0
-        self._calls = {f"/{SERVICE}/{name}": grpc.unary_unary_rpc_method_handler(self._asked(name)) for name in control.calls}
+    def __init__(self, calls: Calls, limits: Limits) -> None:
+        self._asked, self._limits = calls, limits
+        self._calls = {f"/{SERVICE}/{name}": grpc.unary_unary_rpc_method_handler(self._control(name)) for name in calls.names}
         self._calls[f"/{SERVICE}/ModelInfer"] = grpc.unary_unary_rpc_method_handler(self._infer)
         self._calls[f"/{SERVICE}/ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream)
         self._closed = grpc.stream_stream_rpc_method_handler(self._unauthorized)
@@ -236,107 +194,30 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """What answers a call, chosen before its message is read."""
         method = handler_call_details.method
-        if self._expected is not None and method not in OPEN_TO_ALL:
-            given = _sent(handler_call_details.invocation_metadata, "authorization") or b""
-            if not hmac.compare_digest(given, self._expected):
-                return self._closed
+        if not self._asked.admits(method, handler_call_details.invocation_metadata):
+            return self._closed
         return self._calls.get(method)
 
     async def _unauthorized(self, _: Any, context: grpc.aio.ServicerContext) -> None:
-        self._count(_UNAUTHORIZED, ("", ""), time.perf_counter())
-        await context.abort(code(_UNAUTHORIZED), str(_UNAUTHORIZED))
+        refusal = self._asked.unauthorized()
+        await context.abort(code(refusal), str(refusal))
 
-    def _asked(self, name: str) -> Callable[[bytes, grpc.aio.ServicerContext], Awaitable[bytes]]:
+    def _control(self, name: str) -> Callable[[bytes, grpc.aio.ServicerContext], Awaitable[bytes]]:
         async def answer(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
-            begun_s = time.perf_counter()
-            try:
-                return await self._control.answer(name, body)
-            except HeadwayError as error:
-                refusal = error if isinstance(error, Refusal) else Refusal(400, "invalid", str(error))
-            except Exception as error:
-                refusal = _failed(name, error)
-            self._count(refusal, ("", ""), begun_s)
-            return await _no(context, refusal)
+            return await _given(context, await self._asked.control(name, body))
 
         return answer
 
-    def _count(self, refusal: Refusal, target: tuple[str, str], at_s: float) -> None:
-        self._refused(Refused(*target, refusal.reason, refusal.status, at_s))
-
-    # --- inference
-
     async def _infer(self, body: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        waiting = _Waiting(time.perf_counter(), asyncio.get_running_loop().create_future())
-        size = len(body)
-        self.held_bytes += size
-        try:
-            answer = self.submit(body, context, waiting) or await waiting.future
-        finally:
-            self.held_bytes -= size
-        return answer if isinstance(answer, bytes) else await _no(context, answer)
+        return await _given(context, await self._asked.infer(body, context))
 
     async def _stream(self, _: Any, context: grpc.aio.ServicerContext) -> None:
-        await _Stream(self, context, self._limits.write_timeout_s).live()
-
-    def submit(self, body: bytes, context: grpc.aio.ServicerContext, waiting: _Waiting | _Streamed) -> Refusal | None:
-        """Hand a request to its model; or the refusal, counted, that says why not."""
-        target = ("", "")
-        try:
-            if self._incoming is not None:
-                traceparent = _sent(context.invocation_metadata(), "traceparent")
-                if traceparent is not None:
-                    self._incoming(waiting.arrived_s, traceparent)
-            if self.held_bytes > self._limits.buffered_bytes:
-                raise _TOO_MUCH.with_traceback(None)
-            request = parse(body, self._limits)
-            waiting.request_id = request.id[:256]
-            served = self._models.find(request.model_name, request.model_version)
-            target = (served.name, served.version)
-            hopeless = None if request.parameters else served.hopeless(waiting.arrived_s)
-            if hopeless is not None:
-                raise hopeless.with_traceback(None)
-            call = served.signature.take(*taken(request))
-            self._bound(call, served, context.time_remaining())
-            known = self._forms.get(target)
-            call.form = known[1] if known is not None and known[0] is served else self._form(served)
-            call.owner = waiting
-            self._models.submit(served, call)
-        except Refusal as refusal:
-            self._count(refusal, target, waiting.arrived_s)
-            return refusal
-        except Exception as error:
-            failed = _failed("ModelInfer", error)
-            self._count(failed, target, waiting.arrived_s)
-            return failed
-        self._arrived(waiting.arrived_s, call.rows)
-        return None
-
-    def _bound(self, call: Call, served: Served, left_s: float | None) -> None:
-        """Count the deadline of a call as a timeout, where it comes before the one there is."""
-        if left_s is not None and left_s < (served.deadline_s if call.timeout_s is None else call.timeout_s):
-            call.timeout_s = left_s
-
-    def _form(self, served: Served) -> GrpcForm:
-        manifest = served.bundle.manifest
-        form = GrpcForm(served.name, served.version, manifest.labels, batched=batchable(manifest.inputs, manifest.outputs))
-        self._forms[served.name, served.version] = (served, form)
-        return form
+        await _Stream(self._asked, context, self._limits.write_timeout_s).live()
 
 
-def _sent(entries: Iterable[tuple[str, str | bytes]] | None, name: str) -> bytes | None:
-    """The value of a call's metadata of this name."""
-    for key, value in entries or ():
-        if key == name:
-            return value if isinstance(value, bytes) else value.encode("utf-8", "replace")
-    return None
-
-
-async def _no(context: grpc.aio.ServicerContext, refusal: Refusal) -> bytes:
-    """End a call with a refusal."""
-    await context.abort(code(refusal), str(refusal))
-    return b""
-
-
-def _failed(name: str, error: Exception) -> Refusal:
-    tell("failed", call=name, error=type(error).__name__)
-    return Refusal(500, "internal", f"the server failed: {type(error).__name__}")
+async def _given(context: grpc.aio.ServicerContext, answer: bytes | Refusal) -> bytes:
+    """The answer; or the call ended with a refusal."""
+    if isinstance(answer, Refusal):
+        await context.abort(code(answer), str(answer))
+        return b""
+    return answer

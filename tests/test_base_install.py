@@ -155,3 +155,12 @@ def test_a_bare_environment_serves_a_bundle(packed: Path, tmp_path: Path) -> Non
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     with served([str(tmp_path / "venv" / "bin" / "headway"), "serve", str(packed), "--http", "127.0.0.1:0", "--json"], variables) as ready:
         answers(ready)
+
+
+def test_starting_a_bundle_imports_only_its_runtime(packed: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from headway.serve.bundle import open_bundle; from headway.serve.start import close, start; "
+        f"close(start(open_bundle(Path({str(packed)!r}))).sessions); print(sorted({{'torch', 'openvino', 'onnx'}} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr

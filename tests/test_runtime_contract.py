@@ -16,14 +16,18 @@ import pytest
 from onnx import TensorProto, helper
 
 from headway.records import ConfigError, DataError, ModelError, Plan, TensorSpec, Unsupported
-from headway.runtime import census, check_feeds, open_session, refuse, runtimes, versions
+from headway.runtime import asked_only, census, check_feeds, open_session, refuse, runtimes, versions
 from headway.testing.runtimes import ROWS, Case, Runtime, RuntimeContract, onnx_case
 
 TAU0_S, ALPHA_S = 0.002, 0.0005
 OWN_GRAPHS = {name for name, module in runtimes().present.items() if hasattr(module, "SUFFIX")}
 
 
-@pytest.mark.parametrize("name", sorted(set(runtimes().present) - OWN_GRAPHS), scope="class")
+SLOW = set(asked_only())
+"""They compile for long, and have a file of tests of their own."""
+
+
+@pytest.mark.parametrize("name", sorted(set(runtimes().present) - OWN_GRAPHS - SLOW), scope="class")
 class TestEveryRuntime(RuntimeContract):
     @pytest.fixture(scope="class")
     @classmethod
@@ -104,10 +108,12 @@ def test_an_unknown_runtime_or_device_gets_a_hint(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"known are .*onnx_runtime"):
         refuse("zzz", path)
     for call in (lambda: open_session(Plan(runtime="onnx_runtime", device="tpu"), path), lambda: refuse("onnx_runtime", path, "tpu")):
-        with pytest.raises(ConfigError, match="must be one of cpu, got 'tpu'"):
+        with pytest.raises(ConfigError, match="must be one of cpu, cuda, tensorrt, got 'tpu'"):
             call()
     with pytest.raises(Unsupported, match="no census for null"):
         census("null", path, "v")
+    with pytest.raises(Unsupported, match="no census for onnx_runtime on cuda"):
+        census("onnx_runtime", path, "v", "cuda")
 
 
 def cast_graph(path: Path, kind: int) -> Path:

@@ -7,7 +7,7 @@ from headway.demo import demos
 from headway.discovery import Found
 from headway.load import arrivals
 from headway.measure.environment import environment
-from headway.runtime import runtimes
+from headway.runtime import devices, gpus, runtimes
 from headway.track import tracker_names
 
 MEANING = {
@@ -25,10 +25,11 @@ def doctor() -> dict[str, object]:
     return {
         "machine": {
             "processor": here.cpu, "cores": here.cores, "memory": f"{here.memory_bytes / 2**30:.1f} GiB", "system": here.system, "python": here.python,
+            **({"gpu": ", ".join(found)} if (found := gpus()) else {}),
             "noise": f"{here.noise_ratio:.2f} (p95 over median of a fixed computation): {quiet}",
         },
         "instruction sets": {name: MEANING.get(name, "") for name in here.instruction_sets},
-        "runtimes": _state(runtimes()),
+        "runtimes": _state(runtimes()) | {name: f"usable on {', '.join(devices(name))}" for name in runtimes().present},
         "techniques": _state(techniques()),
         "arrival processes": _state(arrivals()),
         "trackers": dict.fromkeys(tracker_names(), "opened with --track"),

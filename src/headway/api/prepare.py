@@ -25,7 +25,7 @@ from headway.model import Model, cost
 from headway.predict import explain
 from headway.quality import Metric, default_metric, metric
 from headway.records import ConfigError, Cost, DataError, Environment, Objective, Plan, RunStarted, SourceInspected
-from headway.runtime import runtimes
+from headway.runtime import asked_only, runtimes
 
 IMPORT_ROWS = 4
 
@@ -112,7 +112,8 @@ def prepare(config: TuneConfig) -> Prepared:
     Raises:
         InputError: a model, the samples, a name or the metric is wrong.
     """
-    chosen_runtimes = known_names("runtime", config.runtimes, runtimes(), hidden=("null",))
+    # torch_compiled compiles each graph for longer than another runtime takes to be measured, so it must be asked for by name.
+    chosen_runtimes = known_names("runtime", config.runtimes, runtimes(), hidden=("null", *asked_only()))
     chosen_techniques = known_names("technique", config.techniques, techniques()) if config.techniques else unasked()
     sources, dataset, notes = load_both(config.models, config.data, config.exporters, config.images)
     if dataset is None:

@@ -13,6 +13,9 @@ from headway.runtime import censuses as census_files
 from headway.runtime import runtimes as runtime_files
 from headway.runtime.session import Session
 
+_EXTRAS = {"torch_compiled": "torch"}
+"""The extras that bring a runtime, where they are not named as it is."""
+
 
 @functools.cache
 def runtimes() -> Found:
@@ -49,12 +52,44 @@ def refuse(runtime: str, path: Path, device: str = "cpu") -> str | None:
     return reason
 
 
-def census(runtime: str, path: Path, variant: str) -> Census:
+def runtime_names() -> tuple[str, ...]:
+    """Names of all runtimes, usable here or not; none is imported."""
+    return names(runtime_files)
+
+
+def missing(name: str) -> str | None:
+    """Why a runtime cannot be imported here; none when it can, or when there is no runtime of that name. No other runtime is imported."""
+    return find(runtime_files, name).missing.get(name)
+
+
+def devices(name: str) -> tuple[str, ...]:
+    """The devices of a runtime that are usable here now, without opening one: all it knows, unless its file tells by ``usable()``.
+
+    Raises:
+        ConfigError, MissingPackage: as ``open_session``.
+    """
+    module = _module(name, "cpu")
+    return tuple(module.usable()) if hasattr(module, "usable") else tuple(module.DEVICES)
+
+
+def asked_only() -> tuple[str, ...]:
+    """Runtimes that are considered only when they are named (``ASKED`` in their file)."""
+    return tuple(name for name, module in runtimes().present.items() if getattr(module, "ASKED", False))
+
+
+def gpus() -> tuple[str, ...]:
+    """Name and memory of each NVIDIA GPU, as torch tells; none without torch."""
+    return tuple(gpu for module in runtimes().present.values() if hasattr(module, "gpus") for gpu in module.gpus())
+
+
+def census(runtime: str, path: Path, variant: str, device: str = "cpu") -> Census:
     """The graph as a runtime will execute it.
 
     Raises:
-        Unsupported: the runtime does not tell, or the package to read it is missing.
+        Unsupported: the runtime does not tell, the package to read it is missing, or the device is another than the CPU.
     """
+    if device != "cpu":
+        raise Unsupported(f"no census for {runtime} on {device}: kernels are only counted on the cpu; leave the census out there")
     found = _censuses()
     if runtime not in found.present:
         raise Unsupported(f"no census for {runtime}: {found.missing.get(runtime, 'it does not tell what it executes')}")
@@ -77,8 +112,8 @@ def _module(name: str, device: str) -> ModuleType:
             raise ConfigError(f"{name}: the device must be one of {', '.join(module.DEVICES)}, got {device!r}")
         return module
     if name in found.missing:
-        raise MissingPackage(f"the runtime {name!r} {found.missing[name]}; run: pip install 'headway[{name}]'")
-    known = names(runtime_files)
+        raise MissingPackage(f"the runtime {name!r} {found.missing[name]}; run: pip install 'headway[{_EXTRAS.get(name, name)}]'")
+    known = runtime_names()
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
     raise ConfigError(f"the name of a runtime must be known, got {name!r}; {hint}")

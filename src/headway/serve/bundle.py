@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from headway.records import Bundle, BundledVariant, BundleError, RecordError, Unsupported, from_json
-from headway.runtime import runtimes
+from headway.runtime import runtime_names
 from headway.serve.external import external_files
 from headway.serve.wire import datatype
 
@@ -175,9 +175,9 @@ def _manifest(root: Path) -> Bundle:
 
 
 def _check_plan(path: Path, bundled: BundledVariant) -> None:
-    plan, found = bundled.plan, runtimes()
-    if plan.runtime not in found.present and plan.runtime not in found.missing:
-        known = ", ".join(sorted((*found.present, *found.missing)))
+    plan = bundled.plan
+    if plan.runtime not in runtime_names():
+        known = ", ".join(runtime_names())
         raise BundleError(f"{path}: the runtime must be one of {known}, got {plan.runtime!r}. Use the version of Headway that made it.")
     for name, value, least, most in (
         ("instances", plan.instances, 1, 1024),

@@ -11,7 +11,7 @@ import numpy as np
 
 from headway.batching import Pace, capacity_per_s, measure_pace
 from headway.records import BundledVariant, BundleError, HeadwayError, Plan, TensorSpec
-from headway.runtime import Session, open_session, runtimes
+from headway.runtime import Session, missing, open_session
 from headway.runtime.cores import usable_cores
 from headway.serve.bundle import OpenBundle
 from headway.serve.golden import difference, replay, tolerance
@@ -116,9 +116,9 @@ def _try(bundle: OpenBundle, index: int, plan: Plan, padding: Padding | None) ->
     """One variant, warm; or the reason why it cannot be served here. Its own runtime; instances, threads and batch of ``plan``."""
     bundled = bundle.manifest.variants[index]
     own = msgspec.structs.replace(plan, runtime=bundled.plan.runtime, device=bundled.plan.device)
-    missing = runtimes().missing.get(own.runtime)
-    if missing is not None:
-        return f"the runtime {own.runtime} {missing}"
+    absent = missing(own.runtime)
+    if absent is not None:
+        return f"the runtime {own.runtime} {absent}"
     sessions: list[Session] = []
     try:
         for _ in range(own.instances):

@@ -183,6 +183,7 @@ def test_it_is_what_headway_itself_deploys(tmp_path: Path, two: OpenBundle) -> N
         made.app({"bundle": "b", "budle": "c"})
 
 
+@pytest.mark.slow  # starts a cluster; the contract of targets starts the real one too
 def test_the_real_server_answers_as_the_golden_set(tmp_path: Path, two: OpenBundle) -> None:
     pytest.importorskip("ray.serve", reason="needs the extra ray")
     export = exported(tmp_path / "e", two, variant=ODD, name="Other_1", route="/deep/er", scaling=SCALING, replicas=9, grpc="9000")
@@ -191,6 +192,7 @@ def test_the_real_server_answers_as_the_golden_set(tmp_path: Path, two: OpenBund
     assert found.asked == target.ASKED
 
 
+@pytest.mark.slow  # starts a cluster; the contract of targets starts the real one too
 def test_a_server_that_cannot_start_says_what_it_said(tmp_path: Path, two: OpenBundle) -> None:
     pytest.importorskip("ray.serve", reason="needs the extra ray")
     export = exported(tmp_path / "e", two)

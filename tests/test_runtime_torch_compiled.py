@@ -82,7 +82,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # the compiler's own imports
-@pytest.mark.parametrize("graph", ["mlp", "outputs_behind_identity", "residual"])
+@pytest.mark.parametrize("graph", ["mlp", "outputs_behind_identity", pytest.param("residual", marks=pytest.mark.slow)])
 def test_two_compiled_programs_serve_every_batch_size(graph: str, tmp_path: Path) -> None:
     case = onnx_case(graph, tmp_path)
     counters.clear()

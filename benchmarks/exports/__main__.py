@@ -2,7 +2,9 @@
 
     python benchmarks/exports triton [--only digits] [--rounds 2]    # about 6 minutes a round for digits, 12 for vision
     python benchmarks/exports front                                  # CPU of a request by its size, behind Triton's Python backend; 8 minutes
-    python benchmarks/exports ray [--rounds 2]                       # beside one replica of Ray Serve, and what a killed one costs; 20 minutes a round
+    python benchmarks/exports ray [--rounds 2]                       # behind one replica of Ray Serve and behind the own server; 14 minutes a round
+    python benchmarks/exports engine                                 # the engine in a replica and the own server, in turn; 5 minutes
+    python benchmarks/exports drill                                  # a replica killed under load, then an update; 5 minutes
     python benchmarks/exports table
 
 Appends to ``results.jsonl``; ``--quick`` shows that everything works, into ``quick.jsonl`` of the work folder. The server sits on one core and the
@@ -32,7 +34,7 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path += [str(HERE.parent / room) for room in ("prediction", "compression", "serving")]
 
-from behind_ray import compare  # noqa: E402
+from behind_ray import compare, engines  # noqa: E402
 from behind_triton import PATIENT_S, checked, exported, front, full, nothing_like, nothing_model, started  # noqa: E402
 from cases import Bench, prepare  # noqa: E402
 from lines import Lines  # noqa: E402
@@ -64,6 +66,7 @@ START = 0.7
 SIZES, BATCHES = (256, 16_384, 150_528), (1, 4, 16, 64)
 """Numbers in a request (the last are those of an image of 224 by 224 in three colours), and largest batches."""
 OUTPUTS = 10
+PARTS = {"ray": compare, "engine": engines}
 LIGHT = "tiny"
 """A model of benchmarks/serving whose weights fill the caches; it is none of those whose capacity is predicted."""
 FULL_S = 4.0
@@ -74,7 +77,7 @@ Line = dict[str, Any]
 def main() -> None:
     """Parse, and carry out one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("triton", "front", "ray", "table"))
+    parser.add_argument("command", choices=("triton", "front", *PARTS, "drill", "table"))
     parser.add_argument("--only", action="append", choices=MODELS)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
@@ -96,11 +99,11 @@ def made(command: str, names: list[str], turn: int, quick: bool) -> Iterator[Lin
     """The lines of a command, one round of them."""
     if command == "front":
         yield from fronts(quick)
-    elif command == "ray":
-        search = touched if quick else measured_capacity
+    elif command in PARTS:
         for model in (LIGHT,) if quick else NAMES:
-            yield from compare(model, search, turn, quick)
-        yield drill(search, turn, quick)
+            yield from PARTS[command](model, touched if quick else measured_capacity, turn, quick)
+    elif command == "drill":
+        yield drill(touched if quick else measured_capacity, turn, quick)
     else:
         yield from models(names, turn, quick)
 

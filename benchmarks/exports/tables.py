@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from headway.stats import ratio_interval
+
 Line = dict[str, Any]
 PREDICTED = ("stated_per_s", "batched_per_s", "predicted_per_s")
 """As exported; with a batch's share added to each batch; with the front end as measured beside it."""
@@ -49,6 +51,7 @@ def table(lines: list[Line]) -> str:
             ],
         ),
         _behind_ray([line for line in lines if line["stage"] == "ray"]),
+        _engines([line for line in lines if line["stage"] == "engine"]),
         _drills([line for line in lines if line["stage"] == "drill"]),
     ]  # fmt: skip
     if capacities:
@@ -65,29 +68,49 @@ def table(lines: list[Line]) -> str:
 
 
 def _behind_ray(lines: list[Line]) -> str:
-    """One row for each round of a model: the three servers beside each other."""
+    """One row for each round of a model: both servers beside each other."""
     rounds: dict[tuple[str, int], dict[str, Line]] = {}
     for line in lines:
         rounds.setdefault((line["model"], line["round"]), {})[line["server"]] = line
     told = []
     for (model, turn), by in rounds.items():
-        if set(by) == {"own", "ray", "engine"}:
-            own, behind, engine = by["own"], by["ray"], by["engine"]
-            parts = ", ".join(f"{name} {behind[f'{name}_cpu_s'] * 1e6:.4g}" for name in ("replica", "proxy", "others"))
+        if set(by) >= {"own", "ray"}:
+            own, behind = by["own"], by["ray"]
+            parts = ", ".join(f"{name} {behind[f'{name}_cpu_s'] * 1e3:.3g}" for name in ("replica", "proxy", "others"))
             told.append(
                 (
-                    model, str(turn), f"{own['bound_s'] * 1e3:.3g}", f"{own['low_per_s']:.4g}", f"{behind['low_per_s']:.4g}", f"{engine['low_per_s']:.4g}",
-                    f"{engine['low_per_s'] / own['low_per_s']:.0%}" if own["low_per_s"] else "-", f"{own['cpu_s'] * 1e6:.4g}",
-                    f"{behind['cpu_s'] * 1e6:.4g} ({parts})", f"{behind['idle_cores']:.2g}",
+                    model, str(turn), f"{own['bound_s'] * 1e3:.3g}", _held(own), _held(behind), f"{own['cpu_s'] * 1e3:.3g}",
+                    f"{behind['cpu_s'] * 1e3:.3g} ({parts})", f"{behind['idle_cores']:.2g}",
                 )
             )  # fmt: skip
     return _markdown(
         (
-            "model", "round", "bound [ms]", "own server holds [1/s]", "behind Ray Serve [1/s]", "engine in the replica [1/s]", "engine / own",
-            "CPU a request, own [us]", "CPU a request, Ray [us]", "Ray idle [cores]",
+            "model", "round", "bound [ms]", "own server holds [1/s]", "behind Ray Serve [1/s]", "CPU a request, own [ms]", "CPU a request, Ray [ms]",
+            "Ray idle [cores]",
         ),
         told,
     )  # fmt: skip
+
+
+def _held(line: Line) -> str:
+    """The highest rate that held; the search ended before it found one that did not where both are the same."""
+    return f"{'at least ' if line['high_per_s'] <= line['low_per_s'] else ''}{line['low_per_s']:.4g}"
+
+
+def _engines(lines: list[Line]) -> str:
+    """One row a model: the engine in a replica against the own server, by their rounds in turn."""
+    told = []
+    for model in dict.fromkeys(line["model"] for line in lines):
+        held = {
+            server: [line["low_per_s"] for line in lines if (line["model"], line["server"]) == (model, server)]
+            for server in ("own", "engine")
+        }
+        pairs = [(engine, own) for engine, own in zip(held["engine"], held["own"], strict=True) if engine > 0 and own > 0]
+        if pairs:
+            ratio = ratio_interval([engine for engine, _ in pairs], [own for _, own in pairs])
+            spread = {server: f"{statistics.median(rates):.4g} [{min(rates):.4g}, {max(rates):.4g}]" for server, rates in held.items()}
+            told.append((model, str(len(pairs)), spread["own"], spread["engine"], f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"))
+    return _markdown(("model", "rounds", "own server holds [1/s]", "engine in the replica [1/s]", "engine / own"), told)
 
 
 def _drills(lines: list[Line]) -> str:

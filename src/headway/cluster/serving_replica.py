@@ -59,13 +59,8 @@ class Replica:
         context = serve.get_replica_context()
         self._id = context.replica_id.unique_id
         self._mark = (REPLICA, self._id.encode())
-        with order.parcel.opened() as bundle:
-            self._embedded = Embedded(bundle, name=order.name, options=options, also=(Counts(),))
-            await self._embedded.start()
+        self._embedded = await engine(order, options)
         self._replies = Replies(self._embedded, options)
-        sys.setswitchinterval(SWITCH_S)
-        gc.collect()
-        gc.freeze()
 
     async def __call__(self, request: Request) -> Response:
         """The answer to an HTTP request."""
@@ -139,6 +134,21 @@ class Replica:
     async def RepositoryIndex(self, body: bytes, grpc_context: Any) -> Reply:
         """The models of this replica."""
         return await self._replies.control("RepositoryIndex", body, grpc_context)
+
+
+async def engine(order: Order, options: Options) -> Embedded:
+    """The engine of a replica, started; this process is set up for it as that of Headway's own server.
+
+    Raises:
+        HeadwayError: no variant can be served on this node.
+    """
+    with order.parcel.opened() as bundle:
+        embedded = Embedded(bundle, name=order.name, options=options, also=(Counts(),))
+        await embedded.start()
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()
+    return embedded
 
 
 async def _body(request: Request, most_bytes: int) -> bytes:

@@ -36,7 +36,7 @@ def on_cluster(model: str, work: Path, rounds: int, say: Say) -> Iterator[Line]:
         yield {"stage": "cluster", "on": word, **line, **_recorded(folders[word])}
     yield {
         "stage": "cluster-pair", "model": model, "same_choice": lines["ray"]["chosen"] == lines["local"]["chosen"],
-        "same_variants": _digests(folders["ray"]) == _digests(folders["local"]),
+        **_shared(folders["ray"], folders["local"]),
         **side_by_side(folders, bench.parts.selection.inputs, rounds, say),
     }  # fmt: skip
 
@@ -76,5 +76,8 @@ def _recorded(folder: Path) -> Line:
     return {"records": dict(sorted(Counter(type(record).__name__ for record in Journal(folder)).items()))}
 
 
-def _digests(folder: Path) -> dict[str, Any]:
-    return {variant.name: variant.digest for variant in Journal(folder).of(Variant)}
+def _shared(one: Path, other: Path) -> Line:
+    """Variants that both runs made, and how many of these have the same bytes. The study of settings follows measured rates, so it asks for others."""
+    ours, theirs = ({variant.name: variant.digest for variant in Journal(folder).of(Variant)} for folder in (one, other))
+    both = set(ours) & set(theirs)
+    return {"variants": len(ours), "in_both": len(both), "same_bytes": sum(ours[name] == theirs[name] for name in both)}

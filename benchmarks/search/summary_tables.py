@@ -129,7 +129,7 @@ def _cluster(lines: list[Line]) -> str:
     )
     words = (
         f"The cluster's run {'chose the same' if last['same_choice'] else 'chose another candidate'} and made "
-        f"{'the same variants, byte for byte' if last['same_variants'] else 'other variants'}{held}."
+        f"{last['variants']} variants; {last['in_both']} have the names of variants of the other run, and {last['same_bytes']} of these their bytes{held}."
     )
     return _markdown(("on", "chose", "measured [1/s]", "wall time [s]", "records", "variants", "warned"), rows) + "\n\n" + words
 

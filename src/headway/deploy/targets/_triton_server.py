@@ -156,17 +156,25 @@ def _backends(triton: Installed, scratch: Path) -> Path:
         raise MissingPackage(f"PyTriton must hold the Python backend's process for Python {version}, and does not; use another Python")
     shutil.copytree(triton.backends / "python", scratch / "backends" / "python")
     shutil.copy(stub, scratch / "backends" / "python")
+    _bring_packages(scratch / "backends" / "python")
     return scratch / "backends"
 
 
+def _bring_packages(folder: Path) -> None:
+    """Links to the packages of this Python in the folder that the Python backend looks in; it takes none from PYTHONPATH."""
+    found = [importlib.util.find_spec(name) for name in NEEDED]
+    for place in dict.fromkeys(Path(spec.origin).parent.parent for spec in found if spec is not None and spec.origin):
+        for entry in place.iterdir():
+            if not (folder / entry.name).exists():
+                (folder / entry.name).symlink_to(entry.resolve())
+
+
 def _environment(triton: Installed) -> dict[str, str]:
-    """This process's, without what points into another Python's packages; for PyTriton's layout with those of this Python."""
+    """This process's, without what points into another Python's packages; for PyTriton's layout with the library of this Python."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME")}
     kept["ORT_DISABLE_TELEMETRY"] = "1"
     if triton.stubs is None:
         return kept
-    found = [importlib.util.find_spec(name) for name in NEEDED]
-    packages = dict.fromkeys(str(Path(spec.origin).parent.parent) for spec in found if spec is not None and spec.origin)
     bundled = triton.binary.parents[3] / "nvidia_pytriton.libs"
     libraries = [str(bundled), str(sysconfig.get_config_var("LIBDIR") or ""), kept.get("LD_LIBRARY_PATH", "")]
-    return {**kept, "PYTHONPATH": os.pathsep.join(packages), "LD_LIBRARY_PATH": os.pathsep.join(part for part in libraries if part)}
+    return {**kept, "LD_LIBRARY_PATH": os.pathsep.join(part for part in libraries if part)}

@@ -101,6 +101,18 @@ def test_a_server_that_queues_without_end_is_predicted_by_the_same_simulation(tm
     assert read_export(tmp_path / "e").expected == made.expected
 
 
+def test_a_slower_machine_has_a_slower_front_end_there_too(tmp_path: Path) -> None:
+    settings = {"backend": "python"}
+    policy = export(a_run(tmp_path / "run"), tmp_path / "e", "triton", settings=settings).policy
+    assert policy.front_s is not None and policy.own_front_s is not None
+    twice = FrontEnd(source="test", cpu_s=1e-3, joined_s=2 * policy.own_front_s, jitter_s=(0.0,), payload_bytes=100, rate_per_s=500.0)
+    made = export(a_run(tmp_path / "slow" / "run", twice), tmp_path / "s", "triton", settings=settings)
+    told = predict_capacity(
+        curve(), policy.plan, OBJECTIVE, front_end_s=2 * policy.front_s, front_steals=policy.front_steals, refuses=False
+    )
+    assert made.expected is not None and made.expected.rate_per_s == told.capacity_per_s
+
+
 def test_the_own_server_has_the_front_end_that_the_run_measured(tmp_path: Path) -> None:
     front = FrontEnd(source="test", cpu_s=1e-4, joined_s=3e-5, jitter_s=(0.0, 1e-4), payload_bytes=100, rate_per_s=500.0)
     source = a_run(tmp_path / "run", front)

@@ -42,6 +42,7 @@ from models import NAMES, onnx_file  # noqa: E402
 from models import rows as tiny_rows  # noqa: E402
 from ray_drill import drill  # noqa: E402
 from served import Target, both, curve  # noqa: E402
+from served import front as own_front  # noqa: E402
 from tables import table  # noqa: E402
 
 from headway.deploy.targets.triton import BATCH_S, HALF  # noqa: E402
@@ -121,7 +122,9 @@ def judge(bench: Bench, turn: int, quick: bool) -> Iterator[Line]:
         scratch = Path(name)
         nothing = nothing_like(scratch / "nothing.onnx", bench.parent, PLAN, inputs)
         beside = front(scratch / "front", nothing, PLAN, inputs, 1.0 if quick else FULL_S, turn)
-        full_s = curve(bench.parent, PLAN, inputs, seconds).tau_s(PLAN.max_batch)
+        alone = curve(bench.parent, PLAN, inputs, seconds)
+        own = own_front(scratch / "own", bench.parent, PLAN, inputs, HALF * alone.capacity_per_s(PLAN.max_batch), 0.5 if quick else FULL_S)
+        full_s, own_s = alone.tau_s(PLAN.max_batch), own.joined_s or own.cpu_s
         for place, (times, least_s) in enumerate(BOUNDS[:1] if quick else BOUNDS):
             objective = Objective(latency_s=max(least_s, times * full_s + REST_S))
             folder = exported(scratch / f"bound-{place}", bench.parent, PLAN, inputs, objective.latency_s or 0.0)
@@ -134,13 +137,14 @@ def judge(bench: Bench, turn: int, quick: bool) -> Iterator[Line]:
                 found = measured_capacity(held.load, START * mu, objective, 2 if quick else TRIALS, turn)
                 around = both(before, curve(bench.parent, PLAN, inputs, seconds))
             told = {"front_steals": policy.front_steals, "refuses": policy.refuses}
-            stated = predict_capacity(around, policy.plan, objective, front_end_s=policy.front_s, **told)
-            alone_s = policy.front_s - BATCH_S / max(1.0, HALF * PLAN.max_batch)
+            front_s = policy.front_s * own_s / (policy.own_front_s or own_s)
+            stated = predict_capacity(around, policy.plan, objective, front_end_s=front_s, **told)
+            alone_s = front_s - BATCH_S / max(1.0, HALF * PLAN.max_batch)
             batched = predict_capacity(slowed(around, BATCH_S), policy.plan, objective, front_end_s=alone_s, **told)
             measured = predict_capacity(around, policy.plan, objective, front_end_s=beside.cpu_s, jitter_s=beside.jitter_s, **told)
             yield {
                 "stage": "capacity", "plan": str(policy.plan), "bound_s": objective.latency_s, "stated_per_s": stated.capacity_per_s,
-                "predicted_per_s": measured.capacity_per_s, "batched_per_s": batched.capacity_per_s, **found, "stated_front_s": policy.front_s, "front_s": beside.cpu_s,
+                "predicted_per_s": measured.capacity_per_s, "batched_per_s": batched.capacity_per_s, **found, "stated_front_s": front_s, "front_s": beside.cpu_s, "own_front_s": own_s,
                 "mu_per_s": around.capacity_per_s(PLAN.max_batch),
             }  # fmt: skip
 

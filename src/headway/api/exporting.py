@@ -130,12 +130,25 @@ def _expected(records: Sequence[Record], bundled: BundledVariant, policy: Server
     if policy.front_s is None:
         return None, (f"nothing is predicted: {policy.basis}",)
     told = predict_engine(
-        curve, plan, objective, front_end_s=policy.front_s, front_steals=policy.front_steals, refuses=policy.refuses
+        curve, plan, objective, front_end_s=policy.front_s * _pace(records, bundled, policy), front_steals=policy.front_steals, refuses=policy.refuses
     )  # fmt: skip
     low, high = told.low_per_s or told.capacity_per_s, told.high_per_s or told.capacity_per_s
     return ExpectedThere(
         rate_per_s=told.capacity_per_s, low_per_s=low, high_per_s=high, own_per_s=None if own is None else own.rate_per_s
     ), ()
+
+
+def _pace(records: Sequence[Record], bundled: BundledVariant, policy: ServerPolicy) -> float:
+    """How many times as long a front end takes on the run's machine as where the policy's was measured, by that of Headway's own server; 1 where that is not known."""
+    front = _front(records, bundled)
+    if front is None or front.joined_s is None or policy.own_front_s is None:
+        return 1.0
+    return front.joined_s / policy.own_front_s
+
+
+def _front(records: Sequence[Record], bundled: BundledVariant) -> FrontEnd | None:
+    """The front end that the run measured for a variant's source, the newest."""
+    return next((line for line in reversed(records) if isinstance(line, FrontEnd) and line.source == bundled.variant.source), None)
 
 
 def _curve(records: Sequence[Record], variant: str, plan: Plan) -> ServiceCurve | None:
@@ -149,10 +162,10 @@ def _curve(records: Sequence[Record], variant: str, plan: Plan) -> ServiceCurve 
 def _own(records: Sequence[Record], bundled: BundledVariant, objective: Objective, cores: int) -> ExpectedThere | None:
     """The same for Headway's own server."""
     curve = _curve(records, bundled.variant.name, bundled.plan)
-    fronts = [line for line in records if isinstance(line, FrontEnd) and line.source == bundled.variant.source]
-    if curve is None or not fronts:
+    front = _front(records, bundled)
+    if curve is None or front is None:
         return None
-    told = predict_plan(curve, bundled.plan, objective, front=fronts[-1], cores=cores)
+    told = predict_plan(curve, bundled.plan, objective, front=front, cores=cores)
     if told.served_per_s is None or told.capacity_per_s <= 0:
         return None
     scale = told.served_per_s / told.capacity_per_s

@@ -16,6 +16,8 @@ class ServerPolicy(Record, frozen=True, kw_only=True):
         refuses: whether it refuses what cannot meet its deadline, as Headway's server does; most queue without end.
         front_s: CPU time of a request beside the model [s]; none: not known, and nothing is predicted.
         front_steals: whether that time comes out of the cores that run the model.
+        own_front_s: CPU time of a request, one of many, at Headway's own server when ``front_s`` was measured: a run that measured it, too, tells by it how
+            much slower its machine is [s]; none: ``front_s`` is taken as it is.
         basis: where ``front_s`` comes from, in a sentence.
     """
 
@@ -24,6 +26,7 @@ class ServerPolicy(Record, frozen=True, kw_only=True):
     front_s: float | None
     front_steals: bool
     basis: str
+    own_front_s: float | None = None
 
 
 class ExpectedThere(Record, frozen=True, kw_only=True):

@@ -30,6 +30,8 @@ SETTINGS: Mapping[str, str] = {
 MODEL_FILE = Path(__file__).parent.parent / "triton_files" / "model.py"
 REQUEST_S, BATCH_S, BYTE_S = 115e-6, 160e-6, 0.9e-9
 """CPU time beside the model, behind the Python backend: of a request, of a batch, and of a byte of a request's tensors [s]."""
+OWN_S, OWN_BYTE_S = 66e-6, 0.46e-9
+"""What Headway's own server took for a request, one of many, and for a byte, on a machine of that pace [s]."""
 HALF = 0.5
 """How full a batch is taken to be, when its share is laid on requests."""
 MEASURED = "benchmarks/exports front, one core of a shared AMD EPYC"
@@ -192,7 +194,7 @@ def _policy(request: Request, backend: str, plan: Plan, joins: bool) -> ServerPo
     else:
         basis = f"{formula}: an upper bound, measured behind the Python backend ({MEASURED}), which has a process more; the ONNX Runtime backend was not measured"
     steals = backend == PYTHON or plan.instances * plan.threads >= request.bundle.manifest.environment.cores
-    return ServerPolicy(plan=plan, refuses=False, front_s=front_s, front_steals=steals, basis=basis)
+    return ServerPolicy(plan=plan, refuses=False, front_s=front_s, front_steals=steals, basis=basis, own_front_s=OWN_S + OWN_BYTE_S * size)
 
 
 def _bytes_a_request(request: Request, joins: bool) -> int:

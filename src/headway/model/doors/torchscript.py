@@ -63,8 +63,5 @@ def _signature(script: torch.jit.ScriptModule) -> inspect.Signature:
     arguments = script.forward.schema.arguments[1:]  # the first is the module
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Signature(
-        [
-            inspect.Parameter(a.name, kind, default=a.default_value if a.has_default_value() else inspect.Parameter.empty)
-            for a in arguments
-        ]
+        [inspect.Parameter(a.name, kind, default=a.default_value if a.has_default_value() else inspect.Parameter.empty) for a in arguments]
     )

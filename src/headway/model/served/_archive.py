@@ -31,7 +31,9 @@ def unpack(path: Path, place: Path, wanted: Callable[[str], bool]) -> None:
     except OSError as error:
         raise ModelError(f"{path}: must be readable, and there must be space to unpack it, got: {error.strerror or error}") from error
     except DAMAGED as error:
-        raise ModelError(f"{path}: must be a whole zip archive, got a damaged or foreign one ({str(error)[:150]}); copy it again") from error
+        raise ModelError(
+            f"{path}: must be a whole zip archive, got a damaged or foreign one ({str(error)[:150]}); copy it again"
+        ) from error
 
 
 def _checked(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:

@@ -60,14 +60,18 @@ def find(source: Path, place: Path) -> Inside:
         notes.append("TorchScript is a program in PyTorch's own language: it was run to be exported; Python code of the archive was not")
     if handler and handler != "base_handler":
         what = f"TorchServe's handler {handler}" if handler in _BUILT_IN else f"the handler {handler}"
-        notes.append(f"{what} is not imported: what it does before and after the model is not in it; samples must be what the model itself takes")
+        notes.append(
+            f"{what} is not imported: what it does before and after the model is not in it; samples must be what the model itself takes"
+        )
     return Inside(door=door, path=path, served_by=_served_by(folder, model), labels=_labels(folder), notes=tuple(notes))
 
 
 def _serialized(source: Path, model: Mapping[str, Any], handler: str) -> str:
     named = model.get("serializedFile")
     if not isinstance(named, str) or not named:
-        raise ModelError(f"{source}: {MANIFEST} must name a serializedFile, got none: the handler {handler or 'there'} makes the model, and {NO_CODE}")
+        raise ModelError(
+            f"{source}: {MANIFEST} must name a serializedFile, got none: the handler {handler or 'there'} makes the model, and {NO_CODE}"
+        )
     return named
 
 

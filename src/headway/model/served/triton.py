@@ -145,7 +145,9 @@ def _by_file(folder: Path, version: Path) -> tuple[str, Path]:
             if backend in REFUSED:
                 raise ModelError(f"{folder}: a model for the backend {backend!r} cannot be taken: {REFUSED[backend]}")
             return backend, _whole(inside(version, name))
-    raise ModelError(f"{folder}: version {version.name} must hold the model, got none of {', '.join(FILES.values())}; copy the whole folder")
+    raise ModelError(
+        f"{folder}: version {version.name} must hold the model, got none of {', '.join(FILES.values())}; copy the whole folder"
+    )
 
 
 def _backend_of(path: Path) -> str:

@@ -20,10 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch._dynamo.exc import BackendCompilerFailed
-from torch._inductor.cpp_builder import get_cpp_compiler
-from torch._inductor.exc import InductorError, InvalidCxxCompiler
-from torch.utils._triton import has_triton
 
 from headway.records import ConfigError, DataError, HeadwayError, Unsupported
 from headway.runtime.session import check_feeds
@@ -35,6 +31,8 @@ ASKED = True
 """Considered only when it is named: compiling one graph takes as long as measuring several."""
 BACKEND = "inductor"
 """The compiler behind ``torch.compile``; the contract suite runs some graphs with a cheaper one."""
+_COMPILER_ERRORS = ("BackendCompilerFailed", "InductorError")
+"""By name: where they are defined stands the whole compiler, which whoever only looks what runtimes there are should not have to import."""
 _NARROW = {"cpu": ("bfloat16",), "cuda": ("bfloat16", "float16")}
 
 
@@ -139,9 +137,9 @@ class TorchSession:
             torch.set_num_threads(self.threads)
         try:
             results = compiled([feeds[spec.name] for spec in self.inputs])
-        except (BackendCompilerFailed, InductorError) as error:
-            raise Unsupported(f"torch.compile cannot compile the graph: {_short(error)}") from error
-        except Exception as error:  # kernels and guards raise types of their own
+        except Exception as error:  # the compiler, kernels and guards raise types of their own
+            if type(error).__name__ in _COMPILER_ERRORS:
+                raise Unsupported(f"torch.compile cannot compile the graph: {_short(error)}") from error
             raise DataError(f"the graph must run on these inputs, got from torch: {_short(error)}") from error
         return {spec.name: array for spec, array in zip(self.outputs, results, strict=True)}
 
@@ -161,6 +159,10 @@ _threads_before: list[int] = []
 
 def _check_place(device: str) -> None:
     """Nothing, when the device and what compiles for it are here. Sets the precision of float32 products, which is one for the process."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+    from torch.utils._triton import has_triton
+
     if device == "cuda" and not torch.cuda.is_available():
         what = "finds no GPU" if torch.version.cuda else "was built without CUDA"
         raise Unsupported(

@@ -63,7 +63,7 @@ def test_doctor_tells_the_machine_and_every_plug_in(capsys: pytest.CaptureFixtur
     assert {"fold", "quantize_dynamic", "quantize_static", "precision"} <= set(told["techniques"])
     assert {"poisson", "constant", "bursty"} <= set(told["arrival processes"])
     assert {"tensorboard", "wandb"} <= set(told["trackers"])
-    assert all(state.startswith("usable on ") or state.startswith("missing: needs the package") for state in told["runtimes"].values())
+    assert all(state.startswith(("usable on ", "missing: needs the package")) for state in told["runtimes"].values())
     assert "onnx_runtime" in run(["doctor"], capsys)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from headway.model.served._datatypes import NAMES, UNKNOWN
 from headway.model.served._files import inside, read_json
-from headway.model.served._model_file import NO_CODE, door_of
+from headway.model.served._model_file import door_of
 from headway.model.served.contract import Inside, ServedBy
 from headway.records import ModelError, TensorSpec
 

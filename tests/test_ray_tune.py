@@ -163,9 +163,12 @@ def test_a_job_that_ends_its_process_again_and_again_is_given_up_with_a_reason(c
 
 
 def test_a_defect_in_a_job_comes_up_where_it_was_asked_for(cluster: Cluster) -> None:
-    with on(cluster, Heard()) as place, place.ahead(refuse, lambda: 2, alone=False, brief=same, keep=same) as ahead:
-        with pytest.raises(ValueError, match="a defect"):
-            ahead.take(Job("a", 3))
+    with (
+        on(cluster, Heard()) as place,
+        place.ahead(refuse, lambda: 2, alone=False, brief=same, keep=same) as ahead,
+        pytest.raises(ValueError, match="a defect"),
+    ):
+        ahead.take(Job("a", 3))
 
 
 def test_where_no_node_can_measure_who_asks_does_it(cluster: Cluster) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from headway.api import compressing, refining
 from headway.api.config import TuneConfig
-from headway.api.placing import Place
+from headway.api.placing import Here, Place
 from headway.api.prepare import Prepared, begin, prepare
 from headway.api.progress import Silent
 from headway.api.run import Run, open_folder
@@ -140,3 +140,13 @@ def told(run: Run) -> list[Record]:
 
 def files(run: Run) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((run.folder / "variants").iterdir())}
+
+
+def compressed_here(folder: Path, digits: Path) -> Run:
+    """A run that this process alone carried through the stage of compression."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_timing(patch)
+        run, prepared = begun(folder, digits, Here())
+        compressing.compress(run, prepared)
+    run.journal.release()
+    return run

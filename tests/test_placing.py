@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import headway.cluster
-from elsewhere import Elsewhere, begun, files, told, without_timing
+from elsewhere import Elsewhere, begun, compressed_here, files, told, without_timing
 from headway.api import curves, placing
 from headway.api.compressing import compress
 from headway.api.curves import measure_curves
@@ -144,12 +144,7 @@ def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def here(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    with pytest.MonkeyPatch.context() as patch:
-        without_timing(patch)
-        run, prepared = begun(tmp_path_factory.mktemp("here") / "run", digits, Here())
-        compress(run, prepared)
-    run.journal.release()
-    return run
+    return compressed_here(tmp_path_factory.mktemp("here") / "run", digits)
 
 
 @pytest.mark.usefixtures("no_timing")

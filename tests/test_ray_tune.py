@@ -18,10 +18,9 @@ pytest.importorskip("ray", reason="needs the extra ray")
 import ray
 from ray.cluster_utils import Cluster
 
-from elsewhere import begun, files, told, without_timing
+from elsewhere import begun, compressed_here, files, told, without_timing
 from headway.api.compressing import compress
 from headway.api.curves import measure_curves
-from headway.api.placing import Here
 from headway.api.run import Run
 from headway.api.variants import Scored
 from headway.cluster import tuning
@@ -70,12 +69,7 @@ def on(cluster: Cluster, heard: Heard) -> Iterator[OnRay]:
 
 @pytest.fixture(scope="module")
 def here(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    with pytest.MonkeyPatch.context() as patch:
-        without_timing(patch)
-        run, prepared = begun(tmp_path_factory.mktemp("here") / "run", digits, Here())
-        compress(run, prepared)
-    run.journal.release()
-    return run
+    return compressed_here(tmp_path_factory.mktemp("here") / "run", digits)
 
 
 def kill(cluster: Cluster, node: Any, place: OnRay) -> None:

@@ -22,12 +22,11 @@ import ray
 from ray.exceptions import RayError, RayTaskError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import headway
 from headway.cluster.joining import join, last_line
-from headway.cluster.tuning_machines import held, machine
+from headway.cluster.tuning_machines import held
+from headway.cluster.tuning_nodes import Node, Told, differences, living, told, told_there
 from headway.cluster.tuning_work import Asking, Job, Task
-from headway.measure.environment import environment
-from headway.records import ConfigError, Environment, HeadwayError
+from headway.records import ConfigError, HeadwayError
 
 MOST_DEATHS = 3
 """Processes that one job may end on nodes that go on living; then the fault is the job's."""
@@ -40,39 +39,6 @@ LOOK_S = 2.0
 ANSWER_S = 120.0
 """How long a node may take to start Python and tell what it is [s]."""
 THREADS = "OMP_NUM_THREADS"
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a process tells of itself: its machine, its Headway, and what it computes with."""
-
-    machine: str
-    version: str
-    environment: Environment
-
-
-def told() -> Told:
-    """This process."""
-    return Told(machine(), headway.__version__, environment())
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One node of the cluster.
-
-    Attributes:
-        like: whether its measurements may be compared with those of the machine that decides.
-        places: jobs that it takes at a time when none of them measures.
-        cpus: what one of them is counted as; ``all_cpus``: what one that measures is counted as.
-    """
-
-    identity: str
-    address: str
-    machine: str
-    like: bool
-    places: int
-    cpus: float
-    all_cpus: float
 
 
 @dataclass(eq=False)
@@ -137,7 +103,7 @@ class OnRay:
         self._forsaken = False
         self._count = 0
         try:
-            self._meet(_living(), refuse=True)
+            self._meet(living(), refuse=True)
             if not self._nodes:
                 raise ConfigError(f"--on {where}: the cluster must have a node with at least one CPU, got none; add one with ray start")
         except BaseException:
@@ -318,33 +284,33 @@ class OnRay:
         if not now and time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
-        living = _living()
-        for identity in [known for known in self._nodes if known not in living]:
+        there = living()
+        for identity in [known for known in self._nodes if known not in there]:
             node = self._nodes.pop(identity)
             self._lost.add(identity)
             self._say(f"the node {node.address} of the cluster was lost: its work was done again on the {len(self._nodes)} others")
         if meet:
-            self._meet(living, refuse=False)
+            self._meet(there, refuse=False)
 
     def _say(self, sentence: str) -> None:
         self._notes.append(sentence)
         self._note(sentence)
 
-    def _meet(self, living: dict[str, dict[str, Any]], *, refuse: bool) -> None:
+    def _meet(self, there: dict[str, dict[str, Any]], *, refuse: bool) -> None:
         """Ask every node that is not known what it is.
 
         Raises:
             ConfigError: with ``refuse``, one that cannot be used; without, such a node is left out.
         """
         asked = {
-            identity: _told_there.options(scheduling_strategy=NodeAffinitySchedulingStrategy(identity, soft=False), num_cpus=0).remote()
-            for identity in living
+            identity: told_there.options(scheduling_strategy=NodeAffinitySchedulingStrategy(identity, soft=False), num_cpus=0).remote()
+            for identity in there
             if identity not in self._nodes and identity not in self._lost
         }
         for identity, ref in asked.items():
-            address = f"{living[identity]['NodeManagerAddress']}:{living[identity]['NodeManagerPort']}"
+            address = f"{there[identity]['NodeManagerAddress']}:{there[identity]['NodeManagerPort']}"
             try:
-                self._welcome(identity, address, float(living[identity]["Resources"]["CPU"]), ray.get(ref, timeout=ANSWER_S))
+                self._welcome(identity, address, float(there[identity]["Resources"]["CPU"]), ray.get(ref, timeout=ANSWER_S))
             except TaskUnschedulableError:  # it has just gone
                 continue
             except (RayError, ConfigError) as error:
@@ -388,28 +354,10 @@ class _Ahead:
         return self._place.take(self._work, job)
 
 
-def differences(mine: Told, other: Told) -> str:
-    """What another process computes with that this one does not, in words; empty where nothing differs."""
-    pairs = {"headway": (mine.version, other.version), "Python": (mine.environment.python, other.environment.python)}
-    ours, theirs = mine.environment.versions, other.environment.versions
-    pairs |= {name: (ours.get(name, "none"), theirs.get(name, "none")) for name in sorted({*ours, *theirs})}
-    return ", ".join(f"{name} {its} instead of {own}" for name, (own, its) in pairs.items() if own != its)
-
-
-def _living() -> dict[str, dict[str, Any]]:
-    """The nodes that live and have a CPU, by identity."""
-    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0}
-
-
 # --- on the nodes
 
 _OPENED: deque[tuple[str, Any]] = deque(maxlen=4)
 """What jobs share, in this process of a node: opened once."""
-
-
-@ray.remote(max_retries=0)
-def _told_there() -> Told:
-    return told()
 
 
 @ray.remote(max_retries=0)

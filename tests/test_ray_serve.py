@@ -276,6 +276,7 @@ def processes() -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow  # minutes on two busy cores
 def test_a_killed_replica_costs_at_most_what_was_in_flight_and_an_update_costs_nothing(
     asked: Asked, client: Client, tmp_path: Path
 ) -> None:

@@ -87,7 +87,7 @@ def ladder(model: Model, context: Context) -> Ladder:
     mild: Ladder = tuple({"scope": BUT_SENSITIVE, "calibrator": "mse", "keep_float": share, **best} for share in (0.25, 0.1))
     mended: Ladder = ({"scope": ALL, "calibrator": "mse", **best, **rounded},)
     if not transformer and pairs(proto.graph):
-        mended += ({"scope": ALL, "calibrator": "mse", "equalize": True, **best},)
+        mended = ({"scope": ALL, "calibrator": "mse", "equalize": True, **best}, *mended)
     plain: Ladder = tuple({"scope": ALL, "calibrator": name} for name in ("mse", "min_max", "percentile", "entropy"))
     return (mild if len(layers(proto.graph, _kinds(proto))) > FEW_LAYERS else ()) + plain + mended
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +44,7 @@ MARGIN = 1.25
 SERVER_BYTES, FILE_TIMES = 512 * 2**20, 3
 """Memory of the server beside its models [B], and of a session over the bytes of its model's file: a guess on the safe side."""
 LONGEST_LABEL = 40
+PREFIX = re.compile(r"(/[A-Za-z0-9._+-]+)+")
 TOKEN_NOTE = (
     "whoever reaches the port may ask it: set HEADWAY_TOKEN in its environment (it is in no file here), or keep the port to yourself"
 )
@@ -171,6 +172,19 @@ def address(text: str, name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host) or not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise ConfigError(f"--set {name} must read HOST:PORT, such as 127.0.0.1:8000, got {text!r}")
     return text
+
+
+def lies_at(request: Request) -> str:
+    """The setting ``prefix``: the folder that the bundle lies in where it is served.
+
+    Raises:
+        ConfigError: it is no plain absolute path.
+    """
+    prefix = request.settings.get("prefix") or f"/opt/headway/{request.name}"
+    parts = PurePosixPath(prefix).parts
+    if not PREFIX.fullmatch(prefix) or ".." in parts or "." in parts:
+        raise ConfigError(f"--set prefix must be an absolute path of letters, digits and ._+-, such as /opt/headway/m, got {prefix!r}")
+    return prefix
 
 
 def switch(request: Request, name: str) -> bool:

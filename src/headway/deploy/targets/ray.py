@@ -33,6 +33,7 @@ from headway.deploy.targets._own_server import (
     cores,
     course,
     fallback_notes,
+    lies_at,
     switch,
 )
 from headway.deploy.targets._pinned import extras_for
@@ -57,7 +58,6 @@ DEPLOYMENT = "headway"
 DRAINED_S, CHECK_S, CHECKED_S = 20.0, 2.0, 10.0
 """As ``headway serve --on ray`` has them."""
 BASIS = "Ray's proxies and actor calls take time of their own, on cores that the plan does not count, and it was not measured by the run"
-PREFIX = re.compile(r"(/[A-Za-z0-9._+-]+)+")
 WHERE = re.compile(r"[a-z][a-z0-9+.-]*://\S+\.zip")
 ROUTE = re.compile(r"/|(/[A-Za-z0-9._~-]+)+")
 READY_S, STOP_S, LOOK_S = 180.0, 30.0, 0.3
@@ -76,7 +76,7 @@ def write(request: Request) -> Written:
     """
     http, grpc = address(request.settings.get("http") or "127.0.0.1:8000", "http"), _grpc(request.settings)
     route, working_dir = _route(request.settings), _working_dir(request.settings)
-    prefix = _prefix(request)
+    prefix = lies_at(request)
     replicas = course(request)
     host, _, port = http.rpartition(":")
     document: dict[str, Any] = {"proxy_location": "EveryNode", "http_options": {"host": host.strip("[]"), "port": int(port)}}
@@ -201,14 +201,6 @@ def _working_dir(settings: Mapping[str, str]) -> str:
             f"--set working_dir must be the address of a .zip, such as s3://BUCKET/m.zip, and stand in the place of prefix, got {text!r}"
         )
     return text
-
-
-def _prefix(request: Request) -> str:
-    prefix = request.settings.get("prefix") or f"/opt/headway/{request.name}"
-    parts = PurePosixPath(prefix).parts
-    if not PREFIX.fullmatch(prefix) or ".." in parts or "." in parts:
-        raise ConfigError(f"--set prefix must be an absolute path of letters, digits and ._+-, such as /opt/headway/m, got {prefix!r}")
-    return prefix
 
 
 def _arguments(request: Request, bundle: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from headway.deploy.targets._own_server import (
     copy_bundle,
     cores,
     fallback_notes,
+    lies_at,
     memory_bound,
     policy,
 )
@@ -43,7 +44,6 @@ FILES = 16384
 LOWEST_FREE_PORT = 1024
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 """What the unit cannot see, by ProtectHome and PrivateTmp."""
-PREFIX = re.compile(r"(/[A-Za-z0-9._+-]+)+")
 USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 CPUS = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*")
 WORD = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -114,10 +114,7 @@ def unquoted(line: str) -> list[str]:
 
 
 def _prefix(request: Request) -> str:
-    prefix = request.settings.get("prefix") or f"/opt/headway/{request.name}"
-    parts = PurePosixPath(prefix).parts
-    if not PREFIX.fullmatch(prefix) or ".." in parts or "." in parts:
-        raise ConfigError(f"--set prefix must be an absolute path of letters, digits and ._+-, such as /opt/headway/m, got {prefix!r}")
+    prefix = lies_at(request)
     if any(PurePosixPath(prefix).is_relative_to(hidden) for hidden in HIDDEN):
         raise ConfigError(f"--set prefix must lie outside {', '.join(HIDDEN)}, which the unit cannot see, got {prefix!r}")
     return prefix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from digits_model import write_digits
 
 settings.register_profile("headway", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("headway")
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C, which some of them press."""
 
 
 @pytest.fixture(scope="session")

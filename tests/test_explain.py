@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
@@ -17,19 +18,21 @@ from headway.api.layer_noise import layer_noise, state
 from headway.api.prepare import begin, prepare
 from headway.api.progress import Silent
 from headway.api.run import Run, open_folder
-from headway.api.variants import Scorer, all_recipes, make_variant
+from headway.api.variants import Recipe, Scorer, all_recipes, make_variant
 from headway.cli import main
 from headway.compress.graph import normalise
-from headway.records import BundleError, ConfigError, DataError, Step, parse_objective
+from headway.records import BundleError, ConfigError, DataError, Step, Variant, parse_objective, read_journal
 from headway.track import open_trackers
 
 WANTED = ("quantize_static", "quantize_dynamic")
+FOLD = Step(technique="fold")
 
 
-@pytest.fixture(scope="module")
-def work(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the samples, in groups, and the run folder ``run``: the model, folded, quantized as it runs, and quantized before."""
-    folder = tmp_path_factory.mktemp("explained")
+Pick = Callable[[Sequence[Recipe]], Sequence[Recipe]]
+
+
+def made(folder: Path, digits: Path, pick: Pick) -> Path:
+    """The folder with the samples, in groups, and the run folder ``run``: the model, and variants by those of the possible recipes that are picked."""
     with np.load(digits / "val.npz") as arrays:
         held = dict(arrays)
     held["group"] = np.array(["even", "odd"])[held["label"] % 2]
@@ -55,14 +58,23 @@ def work(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     parent = make_variant(run, prepared, source, ())
     assert parent is not None
     scorer = Scorer(run, prepared, "selection", prepared.parts.selection, parent)
-    known = [recipe for recipe in all_recipes(prepared, source) if recipe and recipe[-1].technique in WANTED]
-    last = {recipe[-1].technique: recipe for recipe in known}
-    for recipe in ((Step(technique="fold"),), *last.values()):
+    for recipe in pick(all_recipes(prepared, source)):
         variant = make_variant(run, prepared, source, recipe)
         if variant is not None and variant.compressed:
             scorer.score(variant, "onnx_runtime", race=False)
     run.journal.release()
     return folder
+
+
+@pytest.fixture(scope="module")
+def work(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folded, quantized as it runs, and quantized before."""
+
+    def pick(known: Sequence[Recipe]) -> Sequence[Recipe]:
+        last = {recipe[-1].technique: recipe for recipe in known if recipe and recipe[-1].technique in WANTED}
+        return [(FOLD,), *last.values()]
+
+    return made(tmp_path_factory.mktemp("explained"), digits, pick)
 
 
 def test_it_tells_where_noise_enters_and_what_became_of_layers(work: Path) -> None:
@@ -75,6 +87,35 @@ def test_it_tells_where_noise_enters_and_what_became_of_layers(work: Path) -> No
     assert found.entered and all(layer.noise for layer in found.entered)
     assert all(10 < layer.snr_db < 80 for layer in found.layers if layer.snr_db is not None)
     assert sum(len(layer.between) for layer in found.entered) >= 1
+
+
+EQUALIZED = Step(technique="quantize_static", settings={"equalize": True})
+
+
+def test_layers_of_an_equalized_model_are_compared_with_the_equalized_one(digits: Path, tmp_path: Path) -> None:
+    folder = made(tmp_path, digits, lambda _: [(FOLD, EQUALIZED)])
+    found = explain(folder / "run", "quantize_static")
+    assert "scales moved" in found.layers_note
+    assert {layer.node for layer in found.layers if layer.state} == {"conv0", "conv1", "head"}
+    noises = [layer.noise for layer in found.layers if layer.noise is not None]
+    assert len(noises) >= 4 and max(noises) < 0.01
+    paths = {line.name: folder / "run" / line.path for line in read_journal(folder / "run") if isinstance(line, Variant)}
+    model, variant = (normalise(onnx.load(str(paths[name]))) for name in (found.parent, found.variant))
+    with np.load(folder / "val.npz") as arrays:
+        wrong = layer_noise(model, variant, {"image": arrays["image"]})
+    assert max(layer.noise or 0.0 for layer in wrong) > 0.05, "against the model itself the scales count as noise"
+
+
+def test_layers_of_a_cut_and_then_equalized_model_are_not_compared(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = Step(technique="prune_channels", settings={"keep": 0.75})
+    folder = made(tmp_path, digits, lambda _: [(FOLD, cut, EQUALIZED)])
+    found = explain(folder / "run", "prune_channels")
+    assert found.layers == () and "prune_channels had made" in found.layers_note
+    with pytest.raises(SystemExit):
+        main(["explain", str(folder / "run"), "prune_channels"])
+    assert "not compared" in capsys.readouterr().out
 
 
 def test_changed_answers_are_the_ones_that_quality_counts(work: Path) -> None:

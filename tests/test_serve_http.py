@@ -423,7 +423,7 @@ def test_another_protocol_is_not_spoken_but_the_request_is_answered(wire: Wire) 
 
 
 def test_half_closed_clients_get_their_answers(slow: OpenBundle) -> None:
-    with running(slow) as ready, Wire(ready.port) as wire:
+    with running(slow, deadline_s=60.0) as ready, Wire(ready.port) as wire:
         wire.send(request(INFER, json_body(ONE)) * 3)
         wire.socket.shutdown(socket.SHUT_WR)
         assert [wire.answer()[0] for _ in range(3)] == [200] * 3

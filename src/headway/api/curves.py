@@ -82,6 +82,11 @@ def curve_of(run: Run, prepared: Prepared, scored: Scored, split: tuple[int, int
     return run.add(curve)
 
 
+def asked_before(run: Run, scored: Scored, split: tuple[int, int]) -> bool:
+    """Whether the journal holds the curve, or why there is none."""
+    return _known(run, scored, split) is not None or _failed(run, scored, split)
+
+
 def _plan(scored: Scored, split: tuple[int, int]) -> Plan:
     return Plan(runtime=scored.runtime, instances=split[0], threads=split[1])
 
@@ -219,7 +224,7 @@ def _leading(worth: Sequence[Scored]) -> list[Scored]:
 
 def _foresee(run: Run, ahead: Ahead, wanted: Sequence[tuple[Scored, tuple[int, int]]]) -> None:
     """Take note of curves that will be asked for, those that the journal does not hold."""
-    missing = [(scored, split) for scored, split in wanted if _known(run, scored, split) is None and not _failed(run, scored, split)]
+    missing = [(scored, split) for scored, split in wanted if not asked_before(run, scored, split)]
     if missing and not (run.spent(STAGE) or run.concluded(STAGE)):
         ahead.foresee([_asked([_job(run, scored, split) for scored, split in missing])])
 

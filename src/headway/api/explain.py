@@ -18,6 +18,7 @@ import headway.data
 from headway.api.config import TuneConfig
 from headway.api.layer_noise import Arrays, LayerNoise, layer_noise
 from headway.api.progress import Progress, Silent
+from headway.compress import CLEANING, Context, rescaled
 from headway.compress.graph import normalise
 from headway.data import Dataset
 from headway.data.split import Shares, split_indices
@@ -80,6 +81,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
         reference: the graph that layers are compared with: the parent, or the parent folded, whose answers are the same to rounding.
         runtime: what both answered through.
         layers: every value both graphs have, in the reference's order.
+        layers_note: how the reference was changed before, so that its values can be compared, or why none is; empty without anything to say.
         changed: samples whose answer changed, those that were right before first.
         rows: samples looked at.
     """
@@ -94,6 +96,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     guards: tuple[GuardResult, ...]
     rejected: tuple[Rejection, ...]
     layers: tuple[LayerNoise, ...]
+    layers_note: str
     changed: tuple[Changed, ...]
     rows: int
 
@@ -132,8 +135,8 @@ def explain(folder: Path, name: str, *, data: str = "", runtime: str = "", progr
     progress.step("read the samples")
     calibration, selection, rows = _samples(started, data, _model(folder, parent))
     progress.step("run every layer")
-    ours, theirs = (_proto(folder, each) for each in (reference, variant))
-    layers = layer_noise(ours, theirs, calibration.inputs)
+    ours, note = _compared(folder, reference, variant, calibration)
+    layers = () if ours is None else layer_noise(ours, _proto(folder, variant), calibration.inputs)
     progress.step("answer every sample")
     through = runtime or _runtime(lines, variant)
     paths = _path(folder, parent), _path(folder, variant)
@@ -142,7 +145,7 @@ def explain(folder: Path, name: str, *, data: str = "", runtime: str = "", progr
     return Explained(
         variant=variant.name, parent=parent.name, reference=reference.name, runtime=through, effects=variant.effects,
         census=_of(lines, Census, variant), qualities=_of(lines, Quality, variant), guards=_of(lines, GuardResult, variant),
-        rejected=_of(lines, Rejection, variant), layers=layers, changed=changed, rows=len(selection),
+        rejected=_of(lines, Rejection, variant), layers=layers, layers_note=note, changed=changed, rows=len(selection),
     )  # fmt: skip
 
 
@@ -179,6 +182,24 @@ def _path(folder: Path, variant: Variant) -> Path:
 
 def _proto(folder: Path, variant: Variant) -> ModelProto:
     return normalise(onnx.load(str(_path(folder, variant))))
+
+
+def _compared(folder: Path, reference: Variant, variant: Variant, calibration: Dataset) -> tuple[ModelProto | None, str]:
+    """The graph whose values the variant's are compared with, and what to say of it; none where a technique moved scales between layers of a graph that
+    an earlier step had changed, since that graph is not kept."""
+    before: list[str] = []
+    for step in variant.recipe:
+        moved = rescaled(_model(folder, reference), step, Context(samples=calibration.inputs))
+        if moved is not None and before:
+            return (
+                None,
+                f"not compared: {step} moved scales between the layers of what {' and '.join(before)} had made, and that is not kept",
+            )
+        if moved is not None:
+            return normalise(moved), "scales moved between layers as the recipe does, which changes no answer"
+        if step.technique != CLEANING:
+            before.append(step.technique)
+    return _proto(folder, reference), ""
 
 
 def _model(folder: Path, variant: Variant) -> Model:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from headway.api.composing import Attempt, Recipe, Tried, narrows, reduces
-from headway.api.curves import curve_of
+from headway.api.curves import asked_before, curve_of
 from headway.api.prepare import Prepared, Source
 from headway.api.run import Run
 from headway.api.variants import Scored, variant_name
@@ -85,7 +85,7 @@ def _begin(run: Run, explored: Explored) -> _Search | None:
     search = _Search(explored, _start(explored.tried), SettingsSearch(structures, offered, run.config.seed), [])
     best: dict[object, Finding] = {}
     for one in explored.tried:
-        if run.spent("compress"):
+        if run.spent("compress") or (run.concluded("compress") and not _timed(run, explored, one)):
             run.leave_out("refinements", f"further settings on {explored.source.name}")
             return None
         steps = _placed(one, offered)
@@ -169,6 +169,12 @@ def _finding(run: Run, search: _Search, steps: Recipe, tried: Tried) -> Finding:
     if not drops:
         return replace(NOTHING_NEW, steps=steps)
     return Finding(steps, 0.0, min(drops), max(min(drops) - (run.objective.drop or 0.0), LEAST_EXCESS))
+
+
+def _timed(run: Run, explored: Explored, tried: Tried) -> bool:
+    """Whether the journal holds what ``_finding`` would measure."""
+    split = splits(explored.prepared.cores)[0]
+    return all(asked_before(run, scored, split) for scored in _living(explored, tried))
 
 
 def _living(explored: Explored, tried: Tried) -> Iterator[Scored]:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import cast
 
+from onnx import ModelProto
+
 from headway.compress import techniques as folder
 from headway.compress.context import Context
 from headway.compress.settings import did_you_mean
-from headway.compress.techniques.contract import Searchable, Space, Technique
+from headway.compress.techniques.contract import Rescaling, Searchable, Space, Technique
 from headway.discovery import Found, discover
 from headway.model import Model
 from headway.records import ConfigError, MissingPackage, Step
@@ -106,6 +108,12 @@ def spaces(model: Model, context: Context, only: Sequence[str] | None = None) ->
     present = techniques().present
     offered = {name: cast(Searchable, present[name]).space(model, context) for name in names if hasattr(present[name], "space")}
     return {name: space for name, space in offered.items() if space}
+
+
+def rescaled(model: Model, step: Step, context: Context) -> ModelProto | None:
+    """The graph whose inner values a step's result is to be compared with; none where the model itself will do."""
+    technique = get(step.technique)
+    return cast(Rescaling, technique).rescaled(model, step.settings, context) if hasattr(technique, "rescaled") else None
 
 
 def mending(model: Model, context: Context, only: Sequence[str] | None = None) -> tuple[Step, ...]:

@@ -64,6 +64,10 @@ def _drop(share: float) -> str:
 def _noise(console: Console, found: Explained, *, every: bool) -> None:
     states = Counter(layer.state for layer in found.layers if layer.state)
     _say(console, f"\nLayers, against {found.reference}: " + ("; ".join(f"{count} {words}" for words, count in states.items()) or "none"))
+    if found.layers_note:
+        _say(console, f"  ({found.layers_note})")
+    if not found.layers:
+        return
     shown = found.layers if every else found.entered[:MOST_LAYERS]
     if not shown:
         _say(console, "No value differs from the parent's.")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from onnx import ModelProto
+
 from headway.compress.context import Context
 from headway.model import Model
 from headway.records import Setting
@@ -80,6 +82,14 @@ class Searchable(Technique, Protocol):
         It holds the whole ladder. A rung that leaves a setting out stands at the first value or the low end, and must mean the same
         with it written out. Every combination is a legal ``settings`` for ``apply``, which may still refuse the graph.
         """
+
+
+class Rescaling(Technique, Protocol):
+    """A technique that moves scales between layers before it changes anything. The offer is optional: without it values keep their meaning."""
+
+    def rescaled(self, model: Model, settings: Mapping[str, Setting], context: Context) -> ModelProto | None:
+        """The graph with the model's answers, up to float rounding, whose inner values those of ``apply`` are to be compared with; none where these
+        settings leave them as they are."""
 
 
 def placed(space: Space, settings: Mapping[str, Setting]) -> dict[str, Setting] | None:

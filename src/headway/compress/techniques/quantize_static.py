@@ -142,13 +142,8 @@ class _Bench:
     """A model ready to be quantized; histograms and sensitivities are collected once and shared by all rungs of the ladder."""
 
     def __init__(self, model: Model, context: Context, rows: int, equalized: bool, strength: float) -> None:
-        proto = _prepared(model)
         self._samples = spread(context.samples, rows)
-        if equalized:
-            equalize(proto)
-        if strength:
-            unshare(proto, [layer.name for layer in layers(proto.graph, PRODUCTS)])
-            smooth(proto, self._samples, strength)
+        proto = _rescaled(model, self._samples, equalized, strength)
         self.proto = onnx.shape_inference.infer_shapes(proto)
         self.layers = layers(self.proto.graph, _kinds(self.proto))
         self._arithmetic = integer_arithmetic(context.instruction_sets)
@@ -202,6 +197,23 @@ class _Bench:
         unshare(proto, [layer.name for layer in own])
         narrow = write(proto, nodes, self.ranges(activations(proto.graph, nodes), method), self._arithmetic)
         return recode(narrow, self.proto, own, self.products, 7 if self._arithmetic.reduce_range else 8) if rounding != NEAREST else narrow
+
+
+def rescaled(model: Model, settings: Mapping[str, Setting], context: Context) -> ModelProto | None:
+    """The float graph that is rounded where ``settings`` equalize or smooth; none where they do neither."""
+    chosen = {**DEFAULTS, **settings}
+    equalized, strength = bool(chosen["equalize"]), float(chosen["smooth"])
+    return _rescaled(model, spread(context.samples, int(chosen["rows"])), equalized, strength) if equalized or strength else None
+
+
+def _rescaled(model: Model, samples: Mapping[str, np.ndarray], equalized: bool, strength: float) -> ModelProto:
+    proto = _prepared(model)
+    if equalized:
+        equalize(proto)
+    if strength:
+        unshare(proto, [layer.name for layer in layers(proto.graph, PRODUCTS)])
+        smooth(proto, samples, strength)
+    return proto
 
 
 @lru_cache(maxsize=3)

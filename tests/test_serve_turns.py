@@ -130,12 +130,40 @@ def test_the_end_of_a_batch_ends_the_rest_and_the_instance_waits_for_the_look(mo
 
 
 @pytest.mark.usefixtures("long_rests")
+def test_what_is_brought_just_before_a_rest_is_not_left_until_its_end() -> None:
+    async def play(turns: Turns, models: Models) -> None:
+        begun_s, told = time.perf_counter(), []
+        models.busy_until_s = begun_s + 60.0
+
+        def hear() -> None:
+            told.append(time.perf_counter())
+            models.busy_until_s = 0.0
+
+        turns.handled()
+        thread = threading.Thread(target=turns.call, args=(hear,))
+        thread.start()
+        thread.join()
+        while not told:
+            await asyncio.sleep(0)
+        assert told[0] - begun_s < SOON_S
+
+    run(play)
+
+
+@pytest.mark.usefixtures("long_rests")
 def test_many_instances_end_at_once_and_nothing_is_lost() -> None:
     async def play(turns: Turns, models: Models) -> None:
         told: list[int] = []
-        models.busy_until_s = time.perf_counter() + 60.0
+        begun_s = time.perf_counter()
+        models.busy_until_s = begun_s + 60.0
+
+        def hear(number: int) -> None:
+            told.append(number)
+            if len(told) == 200:
+                models.busy_until_s = 0.0  # nobody is left who could end a rest
+
         threads = [
-            threading.Thread(target=lambda first=first: [turns.call(told.append, first + k) for k in range(50)])
+            threading.Thread(target=lambda first=first: [turns.call(hear, first + k) for k in range(50)])
             for first in range(0, 200, 50)
         ]
         for thread in threads:
@@ -145,6 +173,7 @@ def test_many_instances_end_at_once_and_nothing_is_lost() -> None:
             await asyncio.sleep(0)
         for thread in threads:
             thread.join()
+        assert time.perf_counter() - begun_s < SOON_S
         assert sorted(told) == list(range(200))
         for first in range(0, 200, 50):
             assert [number for number in told if first <= number < first + 50] == list(range(first, first + 50))

@@ -108,13 +108,13 @@ class Turns:
         if threading.get_ident() == self._thread:
             callback(*arguments)
             return
+        self._brought.append((callback, arguments))  # before the look at whether it rests: a loop that is about to rest looks at this last
         if not self._resting:
-            self._loop.call_soon_threadsafe(callback, *arguments)
+            self._loop.call_soon_threadsafe(self._take)
             return
         looked = threading.Lock()
         looked.acquire()
         self._waiting.append(looked)
-        self._brought.append((callback, arguments))
         with suppress(RuntimeError):  # another instance has rung
             self._bell.release()
         if not self._resting:  # it may have ended its rest before it could see what was brought
@@ -142,16 +142,19 @@ class Turns:
         rest_s = min(LONGEST_PAUSE_S, self._pressure.busy_until_s() - EARLY_S - time.perf_counter())
         if rest_s > PAUSE_S and self._share:
             self._resting = True
-            self._bell.acquire(timeout=rest_s)
+            if not self._brought:
+                self._bell.acquire(timeout=rest_s)
             self._resting = False
-            self._take()
+            while self._brought:
+                callback, arguments = self._brought.popleft()
+                self._loop.call_soon(callback, *arguments)
         elif self._pause_s:
             time.sleep(self._pause_s)
 
     def _take(self) -> None:
         while self._brought:
             callback, arguments = self._brought.popleft()
-            self._loop.call_soon(callback, *arguments)
+            callback(*arguments)
 
     def _look(self) -> None:
         """What came during a rest has been handled."""

@@ -17,6 +17,7 @@ from sklearn.neural_network import MLPClassifier
 
 def make(folder: Path) -> None:
     """Write ``model.onnx`` (input ``pixels`` [batch, 64], output ``scores`` [batch, 10]) and ``val.npz`` (``pixels``, ``label``)."""
+    folder.mkdir(parents=True, exist_ok=True)
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
     seen, unseen, seen_labels, unseen_labels = train_test_split(images, labels, test_size=500, random_state=0, stratify=labels)

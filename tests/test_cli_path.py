@@ -38,7 +38,7 @@ def work(digits: Path) -> Path:
     return digits
 
 
-TUNE = ("tune", "model.onnx", "--data", "val.npz", "--slo", "p99<=50ms, drop<=5%", "--json", "--budget", "25s")
+TUNE = ("tune", "model.onnx", "--data", "val.npz", "--slo", "p99<=50ms, drop<=5%", "--json", "--budget", "20s")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,6 +43,17 @@ def made(rate_per_s: float, achieved_per_s: float, misses: float, verdict: str =
         mean_batch=1.0,
         verdict=verdict,
     )
+
+
+def test_a_bound_below_the_time_of_one_request_is_given_up_where_the_target_is_idle() -> None:
+    rates: list[float] = []
+
+    def slow(rate_per_s: float) -> LoadPoint:
+        rates.append(rate_per_s)
+        return msgspec.structs.replace(made(rate_per_s, rate_per_s, 1.0), mean_s=0.002, in_flight_mean=rate_per_s * 0.002)
+
+    found = find_capacity(slow, start_per_s=400.0, trials=5)
+    assert found.low_per_s == 0.0 and rates[-1] * 0.002 < 0.1 <= rates[-2] * 0.002
 
 
 class Target:

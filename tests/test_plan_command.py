@@ -148,9 +148,9 @@ def test_an_unmeasured_candidate_is_not_beyond_what_the_front_end_lets_through(f
     half = Capacity(candidate=ONE, role="candidate", target="in-process", rate_per_s=simulated / 2, low_per_s=1.0, high_per_s=2.0)
     trial = LoadRun(candidate=ONE, role="candidate", round=0, point=point(10.0, 0.1, target="in-process"))
     fast = candidate("fast", max_batch=1)
-    write(folder / "fast", a_run(trial, half, curve("fast", exponential(0.0001)), quality("fast"), predicted(fast)))
+    write(folder / "fast", a_run(trial, half, curve("fast", exponential(0.001)), quality("fast"), predicted(fast)))
     fleet = planned("fast").fleets[0]
-    mu = 1 / float(np.median(exponential(0.0001)))
+    mu = 1 / float(np.median(exponential(0.001)))
     assert fleet.candidate == fast and "longer than simulated" in fleet.correction_basis
     assert fleet.capacity_per_s == pytest.approx(1 / (1 / mu + 1 / simulated), rel=1e-6)
 

@@ -101,6 +101,7 @@ def test_a_node_killed_while_it_works_changes_no_record_and_no_file(
     run.journal.release()
 
 
+@pytest.mark.slow
 def test_curves_are_measured_on_the_nodes_one_at_a_time_on_a_machine(cluster: Cluster, here: Run, digits: Path, tmp_path: Path) -> None:
     second = cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
     heard = Heard()
@@ -148,6 +149,7 @@ def test_jobs_bring_their_files_and_what_they_share(cluster: Cluster, tmp_path: 
             pass
 
 
+@pytest.mark.slow
 def test_a_job_that_ends_its_process_again_and_again_is_given_up_with_a_reason(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "REST_S", 0.0)
     with on(cluster, Heard()) as place, place.ahead(die, lambda: 2, alone=False, brief=same, keep=same) as ahead:
@@ -165,6 +167,7 @@ def test_a_defect_in_a_job_comes_up_where_it_was_asked_for(cluster: Cluster) -> 
         ahead.take(Job("a", 3))
 
 
+@pytest.mark.slow
 def test_where_no_node_can_measure_who_asks_does_it(cluster: Cluster) -> None:
     own = tuning.told()
     other = tuning.Told(own.machine, own.version, msgspec.structs.replace(own.environment, cores=own.environment.cores + 1))

@@ -17,6 +17,9 @@ FOUND = discover(targets)
 NEEDED = {"kserve": {"image": "registry.example/m:1"}}
 """Settings without which a target writes nothing."""
 PLAN = Plan(runtime="onnx_runtime", instances=1, threads=1, max_batch=4)
+FREE = "My.Model_1"
+COSTLY = ("ray",)
+"""Targets that start a cluster to be checked: with one of the bundles here, with every one in the slow tests."""
 
 
 @pytest.fixture(scope="module", params=["free batch", "fixed batch", "ids"])
@@ -26,7 +29,7 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return bundle(folder / "b", entry(lookup_model(folder / "m.onnx"), "a", PLAN))
     if request.param == "fixed batch":
         return bundle(folder / "b", entry(affine_model(folder / "m.onnx", batch=2), "a", Plan(runtime="onnx_runtime")))
-    return bundle(folder / "b", entry(affine_model(folder / "m.onnx"), "a", PLAN), name="My.Model_1")
+    return bundle(folder / "b", entry(affine_model(folder / "m.onnx"), "a", PLAN), name=FREE)
 
 
 @pytest.fixture(params=names(targets))
@@ -52,6 +55,18 @@ def test_help_names_it(target: str) -> None:
 
 
 def test_the_folder_reads_back_and_answers_as_the_bundle(target: str, opened: OpenBundle, tmp_path: Path) -> None:
+    if target in COSTLY and opened.manifest.name != FREE:
+        pytest.skip("starts a cluster: make test-slow")
+    reads_back(target, opened, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", COSTLY, indirect=True)
+def test_so_does_one_that_starts_a_cluster(target: str, opened: OpenBundle, tmp_path: Path) -> None:
+    reads_back(target, opened, tmp_path)
+
+
+def reads_back(target: str, opened: OpenBundle, tmp_path: Path) -> None:
     export = written(target, opened, tmp_path / "e")
     assert read_export(tmp_path / "e") == export
     assert export.target == target and export.variant == "a" and export.start

@@ -36,6 +36,8 @@ LATER_STEP = 1.2
 """Later searches begin in the middle of the brackets found before and take small steps either way. Beginning below and ending at the first
 large step that fails would find the same share of the round before, round after round."""
 MODEL = "model"
+THROUGH_PER_S = 20_000.0
+"""First guess of what a front end lets through where none was measured: about what one core of ours does [1/s]."""
 NAIVE_SHARE = 0.4
 """First guess of the naive deployment's capacity, as a share of the best uncompressed plan's."""
 Pass = Callable[[Sequence[Candidate], int], Iterator[Candidate]]
@@ -87,23 +89,29 @@ def choose_entrants(
     plain = [candidate for candidate in candidates if not variants[candidate.variant].compressed]
     if not candidates:
         raise MeasurementError("at least one candidate must be loaded in-process to go on, got none; the records say why for each")
+    served = {told.candidate: told.served_per_s for told in run.journal.of(Prediction) if told.served_per_s is not None}
+
+    def guess_per_s(candidate: Candidate) -> float:
+        """Over HTTP: what was found in-process, as far as the front end lets it through."""
+        return min(search.guess_per_s(candidate), served.get(candidate, THROUGH_PER_S))
+
     first = next(iter(passed(candidates, 1)), candidates[0])
     others = [c for c in candidates if variants[c.variant].kind != variants[first.variant].kind and c not in plain]
     others.sort(key=lambda candidate: (candidate not in able, -_agreement(evidence[candidate])))
     rest = list(dict.fromkeys([*others, *(c for c in candidates if c != first)]))
     finalists = [first, *passed(rest, FINALISTS - 1)]
-    entrants = [Entrant("finalist", candidate, search.guess_per_s(candidate)) for candidate in finalists]
-    guesses = {told.candidate: told.capacity_per_s if told.served_per_s is None else told.served_per_s for told in further}
+    entrants = [Entrant("finalist", candidate, guess_per_s(candidate)) for candidate in finalists]
+    guesses = {told.candidate: min(told.capacity_per_s, served.get(told.candidate, THROUGH_PER_S)) for told in further}
     if first != candidates[0] and not variants[first.variant].compressed:
-        worth = [c for c, rate_per_s in guesses.items() if run.objective.rate_per_s or rate_per_s > WORTH * search.guess_per_s(first)]
+        worth = [c for c, rate_per_s in guesses.items() if run.objective.rate_per_s or rate_per_s > WORTH * guess_per_s(first)]
         finalists = [*passed(worth, 1), *finalists][:FINALISTS]
-        entrants = [Entrant("finalist", c, guesses[c] if c in guesses else search.guess_per_s(c)) for c in finalists]
+        entrants = [Entrant("finalist", c, guesses[c] if c in guesses else guess_per_s(c)) for c in finalists]
     best = next(iter(plain), None)
     unsafe = all(variants[candidate.variant].compressed for candidate in finalists)
     if best is not None and best not in finalists and (run.config.compare or unsafe):
-        entrants.append(Entrant("uncompressed", best, search.guess_per_s(best)))
+        entrants.append(Entrant("uncompressed", best, guess_per_s(best)))
     if run.config.compare:
-        entrants.append(Entrant(NAIVE, naive_candidate(parent, cores), NAIVE_SHARE * search.guess_per_s(best or first)))
+        entrants.append(Entrant(NAIVE, naive_candidate(parent, cores), NAIVE_SHARE * guess_per_s(best or first)))
     return entrants
 
 

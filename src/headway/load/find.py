@@ -16,6 +16,8 @@ LOWEST_PER_S = 1.0
 STALL_SHARE = 0.3
 """Share of misses from which a failed trial is believed at once. Overload makes nearly all requests late; one stall of a shared machine
 makes a few per cent late."""
+IDLE = 0.1
+"""With fewer requests in flight on average than this, a target is idle nine tenths of the time: whoever meets it then and is late would be late at any rate."""
 BELOW_MU = 0.8
 FAR = 8.0
 """Largest factor of one step down."""
@@ -112,7 +114,8 @@ def _following(low: float, high: float, points: list[LoadPoint], high_per_s: flo
         return None if low >= high_per_s else min(high_per_s, low * (step if len(points) == 1 else step**2))
     if low > 0:
         return None if high <= low * RESOLUTION else math.sqrt(low * high)
-    if high <= LOWEST_PER_S:
+    hopeless = points[-1].in_flight_mean < IDLE and points[-1].miss_fraction > 1 - IDLE
+    if high <= LOWEST_PER_S or hopeless:
         return None
     step_down = high / (step if len(points) <= 2 else step**2)
     drowned = points[-1].miss_fraction > STALL_SHARE

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -208,6 +209,23 @@ def test_a_front_end_that_waits_for_a_batch_takes_requests_together() -> None:
         line(0.01, 0.0, 16), Plan(runtime="null", max_batch=16), due_s, front_end_s=0.0005, front_joined_s=0.0001, front_steals=True
     )
     assert shared[0] == pytest.approx(0.0105 + 5 * 0.0005 + 5 * 0.0001)
+
+
+def test_what_comes_while_a_short_batch_runs_on_the_loop_wakes_nobody() -> None:
+    """As above with a batch of 2 ms, which the event loop runs itself: three times 0.1 ms, where a loop beside it would be woken for the first."""
+    due_s = np.concatenate([[0.0], 0.001 + 0.0004 * np.arange(3)])
+    plan = Plan(runtime="null", max_batch=16)
+    alone = simulate(line(0.002, 0.0, 16), plan, due_s, front_end_s=0.0005, front_joined_s=0.0001, front_steals=True)
+    assert alone[0] == pytest.approx(0.0025 + 3 * 0.0001)
+    two = simulate(
+        line(0.002, 0.0, 16),
+        msgspec.structs.replace(plan, instances=2),
+        due_s[:2],
+        front_end_s=0.0005,
+        front_joined_s=0.0001,
+        front_steals=True,
+    )
+    assert two[1] >= 0.0005 + 0.002
 
 
 def test_sharing_the_core_costs_capacity_as_work_adds_up() -> None:

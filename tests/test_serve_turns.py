@@ -163,8 +163,7 @@ def test_many_instances_end_at_once_and_nothing_is_lost() -> None:
                 models.busy_until_s = 0.0  # nobody is left who could end a rest
 
         threads = [
-            threading.Thread(target=lambda first=first: [turns.call(hear, first + k) for k in range(50)])
-            for first in range(0, 200, 50)
+            threading.Thread(target=lambda first=first: [turns.call(hear, first + k) for k in range(50)]) for first in range(0, 200, 50)
         ]
         for thread in threads:
             thread.start()

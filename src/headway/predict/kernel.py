@@ -36,6 +36,8 @@ NOBODY = -1
 FAR = 2**60
 REST_S = 0.002
 """The longest that the server's event loop leaves requests lying while every instance is at work on the cores that they share [s]."""
+IN_LOOP_S = 0.003
+"""The longest batch that one instance runs on the event loop's own thread where they share the cores, as ``serve.turns.SHORT_S`` [s]."""
 POLICY = (take, fit, first_part, finish_s, batch_within, overloaded, tau, window_over, spare_after, pace_after, pace_moved)
 """What the server decides by, and the simulator too."""
 
@@ -313,15 +315,23 @@ def in_time(batches: Any, replicas: Any, instances: Any, rules: Any, tau_s: Any,
 
 
 @inlined
-def front_time(replicas: Any, instances: Any, rules: Any, replica: int, now_s: float, alone_s: float, joined_s: float) -> float:
-    """What a request costs the front end: less when it joins a turn that is under way, or one that waits for a batch on the same cores [s]."""
+def front_time(
+    batches: Any, replicas: Any, instances: Any, rules: Any, replica: int, now_s: float, alone_s: float, joined_s: float
+) -> float:
+    """What a request costs the front end: less when it joins a turn that is under way, or one that waits for a batch on the same cores [s].
+
+    A short batch runs on the event loop's own thread: whatever comes meanwhile wakes nobody and is seen when it ends.
+    """
     if joined_s < 0.0:
         return alone_s
     if now_s < max(replicas[replica].front_free_s, replicas[replica].turn_s):
         return joined_s
     if rules[0].front_steals:
         instance = earliest(instances, replica * rules[0].instances, rules[0].instances)
-        if instances[instance].running != NOBODY:
+        running = instances[instance].running
+        if running != NOBODY and instances[instance].free_s > now_s:
+            if rules[0].instances == 1 and instances[instance].free_s - batches[running].start_s <= IN_LOOP_S:
+                return joined_s
             replicas[replica].turn_s = min(instances[instance].free_s, now_s + REST_S)
     return alone_s
 
@@ -460,7 +470,7 @@ def play(
             continue
         replica = route(requests, batches, replicas, instances, rules, sizes, tau_s, samples_s, slots, tree, ends, alive, replica, now_s)
         front_s = front_end_s[int(np.random.random() * len(front_end_s))] if len(front_end_s) > 1 else front_end_s[0]
-        front_s = front_time(replicas, instances, rules, replica, now_s, front_s, front_joined_s)
+        front_s = front_time(batches, replicas, instances, rules, replica, now_s, front_s, front_joined_s)
         queued_s = now_s
         if front_s > 0.0:
             queued_s = through_front(batches, replicas, instances, rules, replica, now_s, front_s)

@@ -239,6 +239,7 @@ print(get("quantize_dynamic").apply(model, {}, context).digest)
 """
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bytes() -> None:
     seen = {
         subprocess.run(

@@ -119,7 +119,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another(router: str) -> No
     assert not same(runs[0], runs[2])
 
 
-@pytest.mark.parametrize("rho", [0.3, 0.7, 0.9])
+@pytest.mark.parametrize("rho", [pytest.param(0.3, marks=pytest.mark.slow), pytest.param(0.7, marks=pytest.mark.slow), 0.9])
 def test_chance_splits_a_stream_into_equal_queues(rho: float) -> None:
     """Poisson arrivals split by chance are Poisson: each replica is an M/D/1 queue, within 1%."""
     due_s = arrival_times("poisson", 10 * rho / 0.01, 4_000_000 * 0.001 / rho, 3)

@@ -80,7 +80,9 @@ def test_many_rows_take_the_score() -> None:
     assert rough == pytest.approx(exact, rel=0.2) and 1e-3 < exact < 0.1
 
 
-@pytest.mark.parametrize(("drop", "gained"), [(0.03, 0.0), (0.03, 0.03), (0.1, 0.02)])
+@pytest.mark.parametrize(
+    ("drop", "gained"), [(0.03, 0.0), pytest.param(0.03, 0.03, marks=pytest.mark.slow), pytest.param(0.1, 0.02, marks=pytest.mark.slow)]
+)
 def test_a_variant_exactly_at_the_bound_is_seldom_stopped(drop: float, gained: float) -> None:
     generator = np.random.default_rng(11)
     ends = {"beyond": 0, "within": 0, "": 0}

@@ -99,10 +99,8 @@ def _stages(run: Run, prepared: Prepared) -> Summary:
 def _further(
     run: Run, expected: Sequence[Prediction], short: Sequence[Prediction], variants: Mapping[str, Variant]
 ) -> tuple[Prediction, ...]:
-    """The best predicted compressed plans of kinds that are not on the shortlist, one of each: for when the report part refuses all that are."""
-    loaded = {variants[told.candidate.variant].kind for told in short}
-    rest = [
-        told for told in expected if variants[told.candidate.variant].compressed and variants[told.candidate.variant].kind not in loaded
-    ]
+    """The best predicted compressed plans of variants that are not on the shortlist, one of each kind: for when the report part refuses all that are."""
+    loaded = {told.candidate.variant for told in short}
+    rest = [told for told in expected if variants[told.candidate.variant].compressed and told.candidate.variant not in loaded]
     kinds = {name: variant.kind for name, variant in variants.items()}
     return shortlist(rest, run.objective, size=FURTHER, uncompressed=(), kinds=kinds, plans_per_kind=1, noise=run.journal.of(Noise))

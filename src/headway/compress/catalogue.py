@@ -112,7 +112,7 @@ def spaces(model: Model, context: Context, only: Sequence[str] | None = None) ->
 
 def rescaled(model: Model, step: Step, context: Context) -> ModelProto | None:
     """The graph whose inner values a step's result is to be compared with; none where the model itself will do."""
-    technique = get(step.technique)
+    technique = techniques().present.get(step.technique)
     return cast(Rescaling, technique).rescaled(model, step.settings, context) if hasattr(technique, "rescaled") else None
 
 

@@ -37,15 +37,15 @@ SECONDS = {"original": 0.004, "exact": 0.003, "close": 0.0025, "fast": 0.002}
 
 
 class Clock:
-    """A run whose time is over once so many curves were measured."""
+    """A run whose time for curves is over once so many were measured, and that of the stage after next ``later`` curves later."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.measured, self.left = most, list[tuple[str, tuple[int, int]]](), list[str]()
+    def __init__(self, most: int, later: int = 0) -> None:
+        self.most, self.later, self.measured, self.left = most, later, list[tuple[str, tuple[int, int]]](), list[str]()
         self.progress, self.place, self.config = Silent(), Here(), SimpleNamespace(seed=0)
         self.journal, self.objective, self.folder = SimpleNamespace(of=lambda kind: []), Objective(), Path()
 
     def spent(self, stage: str) -> bool:
-        return len(self.measured) >= self.most
+        return len(self.measured) >= self.most + (self.later if stage == curves.LATEST else 0)
 
     def concluded(self, stage: str) -> bool:
         return False
@@ -57,8 +57,8 @@ class Clock:
         raise AssertionError("nobody is far behind")
 
 
-def measured(most: int, monkeypatch: pytest.MonkeyPatch) -> Clock:
-    run = Clock(most)
+def measured(most: int, monkeypatch: pytest.MonkeyPatch, later: int = 0) -> Clock:
+    run = Clock(most, later)
 
     def curve_of(run: Clock, prepared: Any, one: Scored, split: tuple[int, int], ahead: Any) -> ServiceCurve:
         run.measured.append((one.variant.name, split))
@@ -89,6 +89,13 @@ def test_where_time_is_short_the_fastest_the_most_faithful_and_the_original_are_
     run = measured(4, monkeypatch)
     assert run.measured[4:] == [("fast", (CORES, 1)), ("exact", (CORES, 1)), ("original", (CORES, 1))]
     assert len(run.left) > 5
+
+
+def test_what_was_made_is_looked_at_once_even_where_making_it_took_the_time_for_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = measured(0, monkeypatch, later=4)
+    assert [name for name, split in run.measured[:4]] == list(ALIVE)
+    assert {split for _, split in run.measured[:4]} == {(1, 1)}
+    assert [name for name, _ in measured(0, monkeypatch, later=2).measured[:2]] == list(ALIVE)[:2]
 
 
 def test_with_time_every_split_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,9 @@ MOST = 6
 MOST_KINDS = 12
 """The same when each pair is the first of its kind."""
 STAGE = "curve"
+LATEST = "load"
+"""The first curve of each variant may take from the time of the stages up to this one: without it, what compression took long to make would be thrown
+away unseen, and the run would promise what it had before."""
 FRONT_END_S = 5.0
 """What measuring a front end takes, with the start of its server [s]. It may take half of the time that is left to simulate plans."""
 NULL = "null"
@@ -188,7 +191,7 @@ def _measured(run: Run, prepared: Prepared, alive: Sequence[Scored], ahead: Ahea
     _foresee(run, ahead, [(scored, first) for scored in alive])
     for scored in alive:
         run.progress.step(f"{scored.variant.name} on {scored.runtime}")
-        if _over(run, scored, first) and measured:
+        if _over(run, scored, first, by=LATEST) and measured:
             run.leave_out("service curves", f"{scored.variant.name} on {scored.runtime}")
             continue
         curve = curve_of(run, prepared, scored, first, ahead)
@@ -233,9 +236,9 @@ def _asked(jobs: Sequence[Job]) -> Asking:
     yield jobs
 
 
-def _over(run: Run, scored: Scored, split: tuple[int, int]) -> bool:
-    """Whether a curve must be left out: it is not known, and the stage's time is over."""
-    return (run.spent(STAGE) or run.concluded(STAGE)) and _known(run, scored, split) is None
+def _over(run: Run, scored: Scored, split: tuple[int, int], by: str = STAGE) -> bool:
+    """Whether a curve must be left out: it is not known, and the stage's time is over, or that of the stage ``by``."""
+    return (run.spent(by) or run.concluded(STAGE)) and _known(run, scored, split) is None
 
 
 def _worth(run: Run, measured: Sequence[tuple[Scored, ServiceCurve]]) -> list[tuple[Scored, ServiceCurve]]:

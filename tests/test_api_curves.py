@@ -50,6 +50,9 @@ class Clock:
     def concluded(self, stage: str) -> bool:
         return False
 
+    def over(self, stage: str) -> bool:
+        return self.spent(stage) or self.concluded(stage)
+
     def leave_out(self, kind: str, what: str) -> None:
         self.left.append(what)
 

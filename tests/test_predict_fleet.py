@@ -26,6 +26,7 @@ from headway.predict import (
     simulate_fleet,
 )
 from headway.records import ConfigError, Plan
+from headway.serve import turns
 from test_predict_engine import curve_of, line
 
 
@@ -209,6 +210,10 @@ def test_a_front_end_that_waits_for_a_batch_takes_requests_together() -> None:
         line(0.01, 0.0, 16), Plan(runtime="null", max_batch=16), due_s, front_end_s=0.0005, front_joined_s=0.0001, front_steals=True
     )
     assert shared[0] == pytest.approx(0.0105 + 5 * 0.0005 + 5 * 0.0001)
+
+
+def test_the_simulated_event_loop_rests_and_runs_batches_as_the_real_one() -> None:
+    assert (kernel.REST_S, kernel.IN_LOOP_S) == (turns.LONGEST_PAUSE_S, turns.SHORT_S)
 
 
 def test_what_comes_while_a_short_batch_runs_on_the_loop_wakes_nobody() -> None:

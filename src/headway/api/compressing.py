@@ -55,7 +55,7 @@ def _explore(run: Run, prepared: Prepared, scorer: Scorer, source: Source, stack
 
     def attempt(recipe: tuple[Step, ...]) -> Tried:
         known = made_before(run, source, recipe)
-        if (run.spent("compress") or run.concluded("compress")) and not known:
+        if run.over("compress") and not known:
             run.leave_out("recipes", f"{' + '.join(map(str, recipe))} on {source.name}")
             return Tried(recipe, None, 0, 0.0)
         piece = None if known else foreseen.take(recipe)

@@ -90,22 +90,22 @@ def choose_entrants(
     if not candidates:
         raise MeasurementError("at least one candidate must be loaded in-process to go on, got none; the records say why for each")
     served = {told.candidate: told.served_per_s for told in run.journal.of(Prediction) if told.served_per_s is not None}
+    unloaded = {told.candidate: told.capacity_per_s for told in further}
 
     def guess_per_s(candidate: Candidate) -> float:
-        """Over HTTP: what was found in-process, as far as the front end lets it through."""
-        return min(search.guess_per_s(candidate), served.get(candidate, THROUGH_PER_S))
+        """Over HTTP: what was found in-process, or predicted, as far as the front end lets it through."""
+        within_per_s = unloaded[candidate] if candidate in unloaded else search.guess_per_s(candidate)
+        return min(within_per_s, served.get(candidate, THROUGH_PER_S))
 
     first = next(iter(passed(candidates, 1)), candidates[0])
     others = [c for c in candidates if variants[c.variant].kind != variants[first.variant].kind and c not in plain]
     others.sort(key=lambda candidate: (candidate not in able, -_agreement(evidence[candidate])))
     rest = list(dict.fromkeys([*others, *(c for c in candidates if c != first)]))
     finalists = [first, *passed(rest, FINALISTS - 1)]
-    entrants = [Entrant("finalist", candidate, guess_per_s(candidate)) for candidate in finalists]
-    guesses = {told.candidate: min(told.capacity_per_s, served.get(told.candidate, THROUGH_PER_S)) for told in further}
     if first != candidates[0] and not variants[first.variant].compressed:
-        worth = [c for c, rate_per_s in guesses.items() if run.objective.rate_per_s or rate_per_s > WORTH * guess_per_s(first)]
+        worth = [c for c in unloaded if run.objective.rate_per_s or guess_per_s(c) > WORTH * guess_per_s(first)]
         finalists = [*passed(worth, 1), *finalists][:FINALISTS]
-        entrants = [Entrant("finalist", c, guesses[c] if c in guesses else guess_per_s(c)) for c in finalists]
+    entrants = [Entrant("finalist", candidate, guess_per_s(candidate)) for candidate in finalists]
     best = next(iter(plain), None)
     unsafe = all(variants[candidate.variant].compressed for candidate in finalists)
     if best is not None and best not in finalists and (run.config.compare or unsafe):

@@ -228,7 +228,7 @@ def _leading(worth: Sequence[Scored]) -> list[Scored]:
 def _foresee(run: Run, ahead: Ahead, wanted: Sequence[tuple[Scored, tuple[int, int]]]) -> None:
     """Take note of curves that will be asked for, those that the journal does not hold."""
     missing = [(scored, split) for scored, split in wanted if not asked_before(run, scored, split)]
-    if missing and not (run.spent(STAGE) or run.concluded(STAGE)):
+    if missing and not run.over(STAGE):
         ahead.foresee([_asked([_job(run, scored, split) for scored, split in missing])])
 
 
@@ -281,7 +281,7 @@ def predictions(run: Run, prepared: Prepared, curves: Sequence[tuple[Scored, Ser
     fronts = _front_ends(run, prepared, missing)
     for scored, curve, candidate in wanted:
         if candidate not in known:
-            if known and (run.spent("predict") or run.concluded("predict")):
+            if known and run.over("predict"):
                 run.leave_out("predictions", str(candidate))
                 continue
             run.progress.step(str(candidate))

@@ -187,14 +187,13 @@ def _proto(folder: Path, variant: Variant) -> ModelProto:
 def _compared(folder: Path, reference: Variant, variant: Variant, calibration: Dataset) -> tuple[ModelProto | None, str]:
     """The graph whose values the variant's are compared with, and what to say of it; none where a technique moved scales between layers of a graph that
     an earlier step had changed, since that graph is not kept."""
+    model, context = _model(folder, reference), Context(samples=calibration.inputs)
     before: list[str] = []
     for step in variant.recipe:
-        moved = rescaled(_model(folder, reference), step, Context(samples=calibration.inputs))
+        moved = rescaled(model, step, context)
         if moved is not None and before:
-            return (
-                None,
-                f"not compared: {step} moved scales between the layers of what {' and '.join(before)} had made, and that is not kept",
-            )
+            made = " and ".join(before)
+            return None, f"not compared: {step} moved scales between the layers of what {made} had made, and that is not kept"
         if moved is not None:
             return normalise(moved), "scales moved between layers as the recipe does, which changes no answer"
         if step.technique != CLEANING:

@@ -26,7 +26,7 @@ class Foreseen:
 
     def foresee(self, climbs: Iterable[Climb]) -> None:
         """Take note of climbs that will be followed; not where their time is over already."""
-        if not (self._run.spent("compress") or self._run.concluded("compress")):
+        if not self._run.over("compress"):
             self._ahead.foresee([self._asking(climb) for climb in climbs])
 
     def take(self, recipe: Recipe) -> Piece | None:

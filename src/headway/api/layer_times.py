@@ -34,7 +34,7 @@ def with_layer_times(run: Run, prepared: Prepared, source: Source, rivals: Seque
     context = prepared.contexts[source.name]
     cleaned = make(source.model, (Step(technique="fold"),), context).model
     table = next((t for t in run.journal.of(LatencyTable) if t.digest == cleaned.digest), None)
-    if table is None and not (run.spent("compress") or run.concluded("compress")):
+    if table is None and not run.over("compress"):
         table = _measured(run, prepared, source, cleaned, context, rivals)
     if table is None:
         return prepared

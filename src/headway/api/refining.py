@@ -188,7 +188,7 @@ def _better(one: Finding, other: Finding) -> Finding:
 
 def _may(run: Run, search: _Search, recipe: Recipe) -> bool:
     """Whether a recipe may be tried: it was before, or time is left and the stage was not carried to its end already."""
-    return made_before(run, search.of.source, recipe) or not (run.spent("compress") or run.concluded("compress"))
+    return made_before(run, search.of.source, recipe) or not run.over("compress")
 
 
 def made_before(run: Run, source: Source, recipe: Recipe) -> bool:

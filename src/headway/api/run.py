@@ -70,6 +70,10 @@ class Run:
         same = began is not None and began.config.get("budget") == self.config.budget
         return same and any(line.stage == stage for line in self.journal.of(StageTime))
 
+    def over(self, stage: str) -> bool:
+        """Whether a stage may begin nothing new: its time is used up, or it was carried to its end before."""
+        return self.spent(stage) or self.concluded(stage)
+
     def left_s(self, stage: str, otherwise_s: float) -> float:
         """Seconds that ``stage`` may still use [s]; ``otherwise_s`` without a budget."""
         budget_s = self.config.budget_s

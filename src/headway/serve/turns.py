@@ -145,14 +145,14 @@ class Turns:
             if not self._brought:
                 self._bell.acquire(timeout=rest_s)
             self._resting = False
-            while self._brought:
-                callback, arguments = self._brought.popleft()
-                self._loop.call_soon(callback, *arguments)
+            for _ in range(len(self._brought)):
+                self._loop.call_soon(self._take)
         elif self._pause_s:
             time.sleep(self._pause_s)
 
     def _take(self) -> None:
-        while self._brought:
+        """One callback, if it was not taken already: it may be asked for twice."""
+        if self._brought:
             callback, arguments = self._brought.popleft()
             callback(*arguments)
 
